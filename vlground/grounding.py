@@ -36,7 +36,7 @@ def phrase_states(
     rows = (sample[:, None] * words.shape[1] + piece).flatten()
     return words.flatten(0, 1).index_select(0, rows).unflatten(0, piece.shape)
 
-# %% ../nbs/16_grounding.ipynb #ef931369
+# %% ../nbs/16_grounding.ipynb #083ca93d
 class GroundingHead(nn.Module):
     'f_align of Equation 2, for phrases or for single word pieces'
     def __init__(self,
@@ -45,6 +45,7 @@ class GroundingHead(nn.Module):
         width: int, # in which the two sides meet
         level: str = 'phrase', # 'phrase' (with an LSTM) or 'token'
         form: str = 'product', # of the grounding layer: 'product' (weighted sum) or 'inner' (inner product / sqrt(width) + offset)
+        relu: bool | None = None, # bend both sides; None = in product form only
         spread: float = 0.02, # standard deviation of the initial matrices
         generator: torch.Generator | None = None, # of the initial weights; None = PyTorch's own
     ):
@@ -52,6 +53,8 @@ class GroundingHead(nn.Module):
         if level not in ('phrase', 'token'): raise ValueError(f"level must be 'phrase' or 'token', not {level!r}")
         if form not in ('product', 'inner'): raise ValueError(f"form must be 'product' or 'inner', not {form!r}")
         self.level, self.form = level, form
+        # an inner product of numbers that are never negative has no way to say no but the offset
+        self.bend = nn.ReLU() if (form == 'product' if relu is None else relu) else nn.Identity()
         self.lstm = nn.LSTM(word_width, word_width, batch_first=True) if level == 'phrase' else None
         self.words, self.regions = nn.Linear(word_width, width), nn.Linear(region_width, width)
         if form == 'product': self.grounding = nn.Linear(width, 1)
@@ -63,10 +66,18 @@ class GroundingHead(nn.Module):
         spans: Tensor, # (p, 3) int64, at least one
     ) -> Tensor: # (p or n, width) one row per phrase, or per piece of every phrase (token level)
         'The language side: what stands for each phrase or piece'
-        if self.level == 'token': return self.words(phrase_states(words, token_rows(spans))[:, 0]).relu()
-        out, _ = self.lstm(phrase_states(words, spans))
+        if self.level == 'token': return self.bend(self.words(phrase_states(words, token_rows(spans))[:, 0]))
+        states = phrase_states(words, spans)
+        # in float32 (or float64): not every CPU has an LSTM in bfloat16, and its state would be rounded at each piece
+        with torch.autocast(states.device.type, enabled=False): out, _ = self.lstm(states.to(self.lstm.weight_ih_l0.dtype))
         last = spans[:, 2] - spans[:, 1] - 1
-        return self.words(out[torch.arange(len(spans), device=spans.device), last]).relu()
+        return self.bend(self.words(out[torch.arange(len(spans), device=spans.device), last]))
+
+    def vision(self,
+        regions: Tensor, # (..., region width) states of regions
+    ) -> Tensor: # (..., width)
+        'The vision side: what stands for each region'
+        return self.bend(self.regions(regions))
 
     def score(self,
         language: Tensor, # (..., width) language side
@@ -83,10 +94,10 @@ class GroundingHead(nn.Module):
         'Scores of the sampled pairs'
         n, spans = len(batch.pair_rows), batch.spans
         # without a pair, score a dummy and cut it off: every weight then has a gradient, namely 0
-        if not n: return self.score(self.language(encoded.words, torch.tensor([[0, 0, 1]], device=spans.device)), self.regions(encoded.regions[:1, 0]).relu())[:0]
+        if not n: return self.score(self.language(encoded.words, torch.tensor([[0, 0, 1]], device=spans.device)), self.vision(encoded.regions[:1, 0]))[:0]
         language = self.language(encoded.words, spans).index_select(0, batch.pair_rows)
         regions = batch.pair_samples * encoded.regions.shape[1] + batch.pair_regions
-        return self.score(language, self.regions(encoded.regions.flatten(0, 1).index_select(0, regions)).relu())
+        return self.score(language, self.vision(encoded.regions.flatten(0, 1).index_select(0, regions)))
 
     def score_all(self,
         encoded: Encoded, # from any backbone
@@ -94,7 +105,7 @@ class GroundingHead(nn.Module):
     ) -> Tensor: # (p, r) logits; at token level the mean over a phrase's pieces
         "Every phrase against every region of its picture, the padding's included"
         if not len(spans): return encoded.regions.new_zeros(0, encoded.regions.shape[1])
-        language, vision = self.language(encoded.words, spans), self.regions(encoded.regions).relu()
+        language, vision = self.language(encoded.words, spans), self.vision(encoded.regions)
         if self.level == 'phrase': return self.score(language[:, None], vision[spans[:, 0]])
         lengths = spans[:, 2] - spans[:, 1]
         phrase = torch.arange(len(spans), device=spans.device).repeat_interleave(lengths)

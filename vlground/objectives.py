@@ -55,7 +55,7 @@ def mask_regions(
     seen[..., 0, :] = seen.sum(-2) / single.sum(-1, keepdim=True).clamp(min=1)
     return seen, chosen
 
-# %% ../nbs/17_objectives.ipynb #431c3746
+# %% ../nbs/17_objectives.ipynb #b5223aba
 @dataclass(frozen=True)
 class LossWeights(ModelConfig):
     'How much each loss counts (Equation 4)'
@@ -69,6 +69,11 @@ def _mean(total, count):
     return total / max(count, 1)
 
 
+def _precise(logits):
+    # a softmax over thousands of classes needs more than the 8 bits of bfloat16
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 def word_loss(
     encoded: Encoded, # from any backbone
     batch: Batch, # with word_labels
@@ -78,7 +83,7 @@ def word_loss(
     'Cross-entropy of the hidden word pieces'
     chosen = batch.word_labels >= 0 if keep is None else (batch.word_labels >= 0) & keep[:, None]
     labels = batch.word_labels[chosen]
-    return _mean(F.cross_entropy(heads.words(encoded.words[chosen]).float(), labels, reduction='sum'), len(labels))
+    return _mean(F.cross_entropy(_precise(heads.words(encoded.words[chosen])), labels, reduction='sum'), len(labels))
 
 
 def region_loss(
@@ -90,7 +95,7 @@ def region_loss(
     "KL divergence of the hidden regions' classes from the detector's"
     chosen = batch.region_labels if keep is None else batch.region_labels & keep[:, None]
     targets = batch.region_targets[chosen]
-    scores = heads.regions(encoded.regions[chosen]).float().log_softmax(-1)
+    scores = _precise(heads.regions(encoded.regions[chosen])).log_softmax(-1)
     return _mean(F.kl_div(scores, targets.to(scores.dtype), reduction='sum'), len(targets))
 
 
@@ -100,7 +105,7 @@ def alignment_loss(
     heads: nn.Module, # `PretrainingHeads`
 ) -> Tensor: # scalar
     'Cross-entropy of caption against picture'
-    return F.cross_entropy(heads.alignment(encoded).float(), (~batch.aligned).long())
+    return F.cross_entropy(_precise(heads.alignment(encoded)), (~batch.aligned).long())
 
 
 def grounding_loss(
@@ -109,7 +114,7 @@ def grounding_loss(
     grounding: nn.Module, # `GroundingHead`
 ) -> Tensor: # scalar
     'Binary cross-entropy of the sampled pairs (Equation 3), pairs of swapped captions left out'
-    scores = grounding(encoded, batch).float()
+    scores = _precise(grounding(encoded, batch))
     weight = torch.ones_like(scores) if batch.aligned is None else batch.aligned[batch.pair_samples].to(scores.dtype)
     return F.binary_cross_entropy_with_logits(scores, batch.pair_labels.to(scores.dtype), weight, reduction='sum') / weight.sum().clamp(min=1)
 

@@ -1,0 +1,75 @@
+"Each notebook runs from top to bottom in a fresh kernel; cells with a flag of settings.ini (gpu, slow, net) are left out, as nbdev_test does."
+import configparser
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from notebooks import NOTEBOOKS, ROOT, directives, ids, source
+
+SETTINGS = configparser.ConfigParser(delimiters=['='])
+SETTINGS.read(ROOT/'settings.ini')
+# VLGROUND_FLAGS='slow net' pytest ... runs those cells too
+FLAGS = set(SETTINGS['DEFAULT']['tst_flags'].split()) - set(os.environ.get('VLGROUND_FLAGS', '').split())
+CELL_TIMEOUT = 600 # seconds
+
+
+def left_out(cell: dict) -> bool:
+    "Is this a code cell that nbdev_test would not run?"
+    return bool(FLAGS & directives(cell).keys()) or directives(cell).get('eval', '').lower() == 'false' or 'nbdev_export' + '(' in source(cell)
+
+
+def execute(path: Path, folder: Path) -> float:
+    "Run a copy of a notebook in `folder`, a copy of nbs; give the seconds it took, or fail with the cell and its traceback."
+    notebook = nbformat.read(path, as_version=4)
+    numbers = [number for number, cell in enumerate(notebook.cells) if cell.cell_type != 'code' or not left_out(cell)]
+    notebook.cells = [notebook.cells[number] for number in numbers]
+    env = {name: value for name, value in os.environ.items() if name != 'MPLBACKEND'} # the kernel chooses the one that shows figures
+    env |= {'OMP_NUM_THREADS': '1', 'IPYTHONDIR': str(folder.parent/'ipython'), 'JUPYTER_PREFER_ENV_PATH': '1', 'PYTHONPATH': str(ROOT)}
+    start = time.monotonic()
+    client = NotebookClient(notebook, timeout=CELL_TIMEOUT, kernel_name='python3', resources={'metadata': {'path': str(folder)}})
+    try: client.execute(env=env)
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        ran = [place for place, cell in enumerate(notebook.cells) if cell.cell_type == 'code' and (cell.execution_count or cell.outputs or 'execution' in cell.metadata)]
+        place = max(ran, default=0)
+        text = re.sub(r'\x1b\[[0-9;]*m', '', str(error))
+        pytest.fail(f'{path.name}, cell {numbers[place]} (id {notebook.cells[place].id}) failed:\n{text}', pytrace=False)
+    return time.monotonic() - start
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=ids(NOTEBOOKS))
+def test_notebook_runs(path, tmp_path, record_property):
+    folder = tmp_path/'nbs'
+    shutil.copytree(ROOT/'nbs', folder, symlinks=False, ignore=shutil.ignore_patterns('.ipynb_checkpoints'))
+    before = {file.relative_to(folder) for file in folder.rglob('*')}
+    record_property(path.name, execute(path, folder))
+    left = {file.relative_to(folder) for file in folder.rglob('*')} - before
+    assert not left, f'{path.name} leaves files in its own folder: {sorted(map(str, left))}'
+
+
+def written(folder: Path, *sources: str) -> Path:
+    "A notebook of code cells."
+    path = folder/'tried.ipynb'
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in sources]), path)
+    return path
+
+
+def test_a_failing_cell_is_named(tmp_path):
+    (tmp_path/'nbs').mkdir()
+    with pytest.raises(pytest.fail.Exception, match=r'(?s)tried\.ipynb, cell 2 .*ZeroDivisionError'):
+        execute(written(tmp_path, 'x = 1', '#| slow\nraise SystemError', 'x/0'), tmp_path/'nbs')
+
+
+@pytest.mark.parametrize('text', ['#| gpu\n1/0', '#| slow\n1/0', '#|net\n1/0', '#| eval: false\n1/0', '#| hide\n#| slow\n1/0'])
+def test_flagged_cells_are_left_out(tmp_path, text):
+    (tmp_path/'nbs').mkdir()
+    assert left_out({'source': text}) == (not os.environ.get('VLGROUND_FLAGS') or 'eval' in text)
+
+
+def test_other_directives_do_not_hide_a_cell():
+    for text in ('#| export\n1/0', '#| hide\n1/0', '# slow\n1/0', '#| code-fold: true\n1/0', '#| eval: true\n1/0'): assert not left_out({'source': text})

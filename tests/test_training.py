@@ -1,0 +1,397 @@
+"The training loop: what it computes, and what is left after every fault that is injected here."
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+from vlground.training import TrainConfig, config_from, linear_warmup_decay, load_checkpoint, parameter_groups, read_log, save_checkpoint, train
+
+JOB = '''
+"A small training with dropout, as a program: python job.py FOLDER STEPS PAUSE"
+import sys, time, torch
+from torch import nn
+from vlground.core import torch_rng
+from vlground.training import TrainConfig, train
+
+def make_model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(20, 16), nn.Linear(16, 32), nn.LayerNorm(32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 20))
+
+def make_batch(step):
+    x = torch.randint(20, (8,), generator=torch_rng(0, 'batch', step))
+    return x, 3*x % 20
+
+def loss_fn(model, batch):
+    loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+    return {'loss': loss, 'double': 2*loss}
+
+def evaluate(model): return {'accuracy': float((model(torch.arange(20)).argmax(1) == 3*torch.arange(20) % 20).float().mean())}
+
+CONFIG = TrainConfig(steps=40, batch_size=8, learning_rate=1e-2, save_every=7, log_every=5, eval_every=10, threads=1)
+
+if __name__ == '__main__':
+    def slow(step):
+        print(step, flush=True)
+        time.sleep(float(sys.argv[3]))
+        return make_batch(step)
+    train(make_model(), slow, loss_fn, CONFIG, sys.argv[1], evaluate, progress='none')
+'''
+space = {}
+exec(JOB.replace("__name__ == '__main__'", 'False'), space)
+make_model, make_batch, loss_fn, evaluate, CONFIG = (space[name] for name in ('make_model', 'make_batch', 'loss_fn', 'evaluate', 'CONFIG'))
+
+def run(folder, **changes): # the job, in this process
+    model = make_model()
+    keywords = dict(make_batch=make_batch, loss_fn=loss_fn, config=CONFIG, folder=folder, evaluate=evaluate, progress='none') | changes
+    return model, train(model, **keywords)
+
+def figures(folder): # the log without its clock
+    return [{key: value for key, value in line.items() if key not in ('seconds', 'samples_per_s', 'data_wait')} for line in read_log(folder)]
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory): # a run that nothing disturbed
+    folder = tmp_path_factory.mktemp('whole')
+    run(folder)
+    return folder
+
+def dies_at(step):
+    def make(now):
+        if now == step: raise RuntimeError('the data set is gone')
+        return make_batch(now)
+    return make
+
+def same_end(a, b): return (a/'final.safetensors').read_bytes() == (b/'final.safetensors').read_bytes() and figures(a) == figures(b)
+
+
+# what it computes
+
+@given(st.integers(1, 3000), st.floats(0, 1))
+def test_schedule_rises_to_one_and_falls(steps, warmup):
+    factors = [linear_warmup_decay(step, steps, warmup) for step in range(steps)]
+    top = factors.index(max(factors))
+    assert factors[top] == 1 and all(0 < factor <= 1 for factor in factors)
+    assert factors[:top + 1] == sorted(factors[:top + 1]) and factors[top:] == sorted(factors[top:], reverse=True)
+    assert abs(factors.count(1) - 1.5) < 1 and abs(top - warmup*steps) <= 1.5
+
+def test_decay_falls_on_matrices_only():
+    model = make_model()
+    model[5].weight.requires_grad_(False)
+    matrices, vectors = parameter_groups(model, 0.1)
+    assert matrices['weight_decay'] == 0.1 and {id(p) for p in matrices['params']} == {id(model[0].weight), id(model[1].weight)}
+    assert vectors['weight_decay'] == 0 and {id(p) for p in vectors['params']} == {id(model[1].bias), id(model[2].weight), id(model[2].bias), id(model[5].bias)}
+
+def test_tied_weights_are_updated_once():
+    tied = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 5, bias=False))
+    tied[1].weight = tied[0].weight
+    assert [len(group['params']) for group in parameter_groups(tied, 0.1)] == [1, 0]
+
+def test_loop_is_adamw_with_the_schedule(tmp_path):
+    "The same weights as a loop written out by hand."
+    config = replace(CONFIG, steps=6, clip=0.5)
+    still = nn.Sequential(nn.Embedding(20, 16), nn.Linear(16, 20))
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Embedding(20, 16), nn.Linear(16, 20))
+    still.load_state_dict(model.state_dict())
+    train(model, make_batch, loss_fn, config, tmp_path, progress='none')
+    optimizer = torch.optim.AdamW([{'params': [still[0].weight, still[1].weight], 'weight_decay': 0.01}, {'params': [still[1].bias], 'weight_decay': 0.}], eps=1e-6)
+    for step, factor in enumerate([1, 1, 4/5, 3/5, 2/5, 1/5]): # 0.1 of 6 steps is one of warm-up
+        for group in optimizer.param_groups: group['lr'] = 1e-2*factor
+        optimizer.zero_grad()
+        loss_fn(still, make_batch(step))['loss'].backward()
+        nn.utils.clip_grad_norm_(still.parameters(), 0.5)
+        optimizer.step()
+    for a, b in zip(model.parameters(), still.parameters()): torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+def test_it_learns_and_logs(whole):
+    lines = read_log(whole)
+    parts = [line for line in lines if 'parts' in line]
+    assert parts[-1]['parts']['loss'] < parts[0]['parts']['loss']/2
+    assert all(line['parts']['double'] == pytest.approx(2*line['parts']['loss']) for line in parts)
+    assert [line['step'] for line in parts] == sorted({*range(5, 41, 5), *range(7, 41, 7)})
+    assert [line['step'] for line in lines if 'evaluation' in line] == [10, 20, 30, 40]
+    summary = json.loads((whole/'summary.json').read_text())
+    assert summary['steps'] == 40 and summary['skipped'] == 0 and summary['evaluation'] == lines[-1]['evaluation']
+    assert summary['samples_per_s'] == pytest.approx(320/summary['seconds'], rel=0.1)
+
+def test_config_is_saved_and_strict(whole):
+    saved = json.loads((whole/'config.json').read_text())
+    assert config_from(TrainConfig, saved['train']) == CONFIG
+    with pytest.raises(ValueError, match="my.json: TrainConfig has no 'stepz'"): config_from(TrainConfig, {'stepz': 3}, 'my.json')
+
+@pytest.mark.parametrize('wrong', [dict(steps=0), dict(batch_size=-1), dict(learning_rate=0.), dict(learning_rate=math.nan), dict(warmup=1.5), dict(precision='half'), dict(seed=-1), dict(keep=0)])
+def test_config_refuses(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))): TrainConfig(**wrong)
+
+def test_evaluating_does_not_change_the_training(tmp_path, whole):
+    seen = []
+    def curious(model):
+        seen.append((model.training, torch.is_grad_enabled()))
+        torch.rand(5)
+        return {'nothing': math.nan}
+    run(tmp_path, evaluate=curious, config=replace(CONFIG, eval_every=3))
+    assert (tmp_path/'final.safetensors').read_bytes() == (whole/'final.safetensors').read_bytes()
+    assert set(seen) == {(False, False)} and len(seen) == 14
+    assert read_log(tmp_path)[-1]['evaluation'] == {'nothing': None}
+
+def test_progress_file(tmp_path):
+    run(tmp_path, progress='file')
+    progress = json.loads((tmp_path/'progress.json').read_text())
+    assert progress['step'] == progress['steps'] == 40 and progress['seconds_left'] == 0 and 'loss' in progress['parts']
+    with pytest.raises(ValueError, match='progress'): run(tmp_path/'other', progress='loud')
+
+def test_bar_names_the_run(tmp_path, capfd):
+    run(tmp_path/'my run', progress='bar')
+    shown = capfd.readouterr().err
+    assert 'my run' in shown and 'loss=' in shown and 'samples/s=' in shown and '40/40' in shown
+
+def test_bfloat16_learns(tmp_path):
+    _, summary = run(tmp_path, config=replace(CONFIG, precision='bfloat16'))
+    assert summary['parts']['loss'] < 1.4
+    assert all(tensor.dtype == torch.float32 for tensor in load_file(tmp_path/'final.safetensors').values())
+
+
+# checkpoints
+
+DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool])
+
+@settings(max_examples=25, deadline=None)
+@given(st.dictionaries(st.text(st.characters(codec='utf-8', exclude_characters='\0'), min_size=1, max_size=8).filter(lambda name: name != '__metadata__'),
+                       st.tuples(st.lists(st.integers(0, 4), max_size=3), DTYPES), max_size=4), st.integers(0, 10**7), st.text())
+def test_checkpoint_round_trip(tmp_path_factory, shapes, step, note):
+    folder = tmp_path_factory.mktemp('round')
+    tensors = {name: (100*torch.randn(shape)).to(dtype) for name, (shape, dtype) in shapes.items()}
+    save_checkpoint(folder, tensors, {'step': step, 'note': note})
+    found, state = load_checkpoint(folder)
+    assert state == {'format': 1, 'step': step, 'note': note} and found.keys() == tensors.keys()
+    assert all(found[name].dtype == tensors[name].dtype and torch.equal(found[name], tensors[name]) for name in tensors)
+
+def test_shared_tensors_are_kept_under_both_names(tmp_path):
+    table = torch.randn(4, 3)
+    save_checkpoint(tmp_path, {'a': table, 'b': table, 'c': table[1:], 'd': table.T}, {'step': 1})
+    found, _ = load_checkpoint(tmp_path)
+    assert torch.equal(found['a'], table) and torch.equal(found['b'], table) and torch.equal(found['c'], table[1:]) and torch.equal(found['d'], table.T)
+
+def test_old_checkpoints_go(tmp_path):
+    for step in (5, 10, 999_999, 1_000_000): save_checkpoint(tmp_path, {'a': torch.ones(2)}, {'step': step}, keep=2)
+    assert {path.name for path in tmp_path.iterdir()} == {f'step-{step}.{kind}' for step in (999_999, 1_000_000) for kind in ('json', 'safetensors')}
+    assert load_checkpoint(tmp_path)[1]['step'] == 1_000_000
+
+def two_checkpoints(folder):
+    for step in (1, 2): save_checkpoint(folder, {'weight': torch.full((50,), float(step))}, {'step': step})
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_one_flipped_bit_is_found(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp('flip')
+    two_checkpoints(folder)
+    file = folder/data.draw(st.sampled_from(['step-000002.safetensors', 'step-000002.json']))
+    content = bytearray(file.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    file.write_bytes(content)
+    import warnings
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        tensors, state = load_checkpoint(folder)
+    # a flip in the JSON's white space or in the step that it tells people is harmless
+    assert torch.equal(tensors['weight'], torch.full((50,), float(state['step'])))
+    if file.suffix == '.safetensors': assert state['step'] == 1
+    if state['step'] == 1: assert 'step-000002.safetensors is damaged' in str(caught[0].message)
+
+@pytest.mark.parametrize('damage', ['cut', 'empty', 'missing'])
+def test_damaged_checkpoint_is_named_and_passed_over(tmp_path, damage):
+    two_checkpoints(tmp_path)
+    file = tmp_path/'step-000002.safetensors'
+    if damage == 'missing': file.unlink()
+    else: file.write_bytes(file.read_bytes()[:0 if damage == 'empty' else 200])
+    with pytest.warns(match='step-000002.safetensors is damaged'): assert load_checkpoint(tmp_path)[1]['step'] == 1
+    (tmp_path/'step-000001.json').write_text('{')
+    with pytest.warns(), pytest.raises(ValueError, match=r'no checkpoint is left.*step-000002.*step-000001.*[Dd]elete'): load_checkpoint(tmp_path)
+
+def test_without_its_json_a_checkpoint_does_not_count(tmp_path):
+    assert load_checkpoint(tmp_path) is None and load_checkpoint(tmp_path/'nowhere') is None
+    two_checkpoints(tmp_path)
+    (tmp_path/'step-000002.json').unlink()
+    assert load_checkpoint(tmp_path)[1]['step'] == 1
+
+def test_newer_format_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr('vlground.training.CHECKPOINT_FORMAT', 7)
+    two_checkpoints(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match='version 7 is newer than version 1'): load_checkpoint(tmp_path)
+
+def test_pickle_in_place_of_a_checkpoint_is_never_run(tmp_path):
+    two_checkpoints(tmp_path)
+    class Bomb:
+        def __reduce__(self): return os.system, (f'touch {tmp_path/"boom"}',)
+    torch.save({'weight': Bomb()}, tmp_path/'step-000002.safetensors')
+    with pytest.warns(match='damaged'): assert load_checkpoint(tmp_path)[1]['step'] == 1
+    assert not (tmp_path/'boom').exists()
+
+def test_disk_full(tmp_path):
+    "A limit on the size of files stands for the full disk: the write fails half way."
+    program = f'''
+import resource, torch
+from vlground.training import save_checkpoint
+save_checkpoint({str(tmp_path)!r}, {{'weight': torch.ones(10)}}, {{'step': 1}})
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+save_checkpoint({str(tmp_path)!r}, {{'weight': torch.ones(100_000)}}, {{'step': 2}})
+'''
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert done.returncode == 1 and 'step-000002' in done.stderr and '400,000 bytes' in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {'step-000001.json', 'step-000001.safetensors'}
+    assert load_checkpoint(tmp_path)[1]['step'] == 1
+
+
+# resuming
+
+@pytest.mark.parametrize('step', [3, 7, 8, 20, 39])
+def test_resumed_run_ends_with_the_same_bits(tmp_path, whole, step):
+    with pytest.raises(RuntimeError, match='gone'): run(tmp_path, make_batch=dies_at(step))
+    run(tmp_path)
+    assert same_end(tmp_path, whole)
+
+def job(tmp_path, folder, pause): # the job as a process of its own
+    program = tmp_path/'job.py'
+    program.write_text(JOB)
+    return subprocess.Popen([sys.executable, str(program), str(folder), '40', str(pause)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env=os.environ | {'OMP_NUM_THREADS': '1'})
+
+def wait_for(process, step):
+    for line in process.stdout:
+        if int(line) >= step: return
+    raise AssertionError(process.stderr.read())
+
+def test_killed_at_random_moments(tmp_path, whole):
+    "SIGKILL four times, anywhere from the start of a step to the middle of a save; then left alone."
+    moments, folder, reached = random.Random(5), tmp_path/'run', 0
+    for step in (4, 11, 22, 33):
+        process = job(tmp_path, folder, 0.01)
+        wait_for(process, step)
+        time.sleep(moments.uniform(0, 0.03))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert not (folder/'summary.json').exists()
+        process.stdout.close(), process.stderr.close()
+    last = job(tmp_path, folder, 0)
+    steps = [int(line) for line in last.communicate()[0].split()]
+    assert last.returncode == 0
+    assert steps[0] > 14 and steps[-1] == 39 # it went on from a checkpoint
+    assert same_end(folder, whole)
+    assert not list(folder.rglob('*.part*'))
+
+@pytest.mark.parametrize('number, code', [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+def test_asked_to_stop(tmp_path, whole, number, code):
+    folder = tmp_path/'run'
+    process = job(tmp_path, folder, 0.02)
+    wait_for(process, 10)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    step = load_checkpoint(folder/'checkpoints')[1]['step']
+    assert process.returncode == code and f'stopped by {number.name} after step {step} of 40' in told
+    assert 11 <= step < 40
+    job(tmp_path, folder, 0).communicate()
+    assert (folder/'final.safetensors').read_bytes() == (whole/'final.safetensors').read_bytes()
+
+def test_second_signal_stops_at_once(tmp_path):
+    process = job(tmp_path, tmp_path/'run', 5)
+    wait_for(process, 0)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None # it waits for the end of the step
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=4)
+    assert process.returncode == -signal.SIGINT and 'at once' in told
+
+def test_handlers_are_given_back(tmp_path):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), torch.get_num_threads()
+    run(tmp_path, config=replace(CONFIG, steps=2))
+    assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), torch.get_num_threads())
+
+def test_finished_run_is_read_back(tmp_path):
+    model, summary = run(tmp_path)
+    again, same = run(tmp_path, make_batch=dies_at(0))
+    assert same == summary and all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters()))
+    file = tmp_path/'final.safetensors'
+    file.write_bytes(file.read_bytes()[:-1] + b'x')
+    with pytest.raises(ValueError, match='final.safetensors.*changed'): run(tmp_path)
+    (tmp_path/'summary.json').unlink()
+    assert run(tmp_path)[1]['sha256'] == summary['sha256']
+
+def test_other_configuration_is_refused(tmp_path):
+    with pytest.raises(RuntimeError): run(tmp_path, make_batch=dies_at(20), settings={'data': {'pairs': 100}})
+    with pytest.raises(ValueError, match=r'train.learning_rate: 0.01 before, 0.5 now; data.pairs: 100 before, 200 now') as refused:
+        run(tmp_path, config=replace(CONFIG, learning_rate=0.5), settings={'data': {'pairs': 200}})
+    assert 'train.steps' not in str(refused.value) and 'accept_changes' in str(refused.value)
+    with pytest.raises(ValueError, match='data.pairs: 100 before, nothing now'): run(tmp_path)
+    run(tmp_path, accept_changes=True)
+    assert json.loads((tmp_path/'config.json').read_text()) == {'train': asdict(CONFIG)}
+
+def test_damaged_newest_checkpoint_costs_only_its_steps(tmp_path, whole):
+    with pytest.raises(RuntimeError): run(tmp_path, make_batch=dies_at(25))
+    newest = tmp_path/'checkpoints'/'step-000021.safetensors'
+    newest.write_bytes(newest.read_bytes()[:100])
+    with pytest.warns(match='step-000021.safetensors is damaged'): run(tmp_path)
+    assert same_end(tmp_path, whole)
+
+@pytest.mark.parametrize('folder', ['with spaces', 'größe ☂', 'deep/er'])
+def test_any_folder(tmp_path, folder, monkeypatch, whole):
+    monkeypatch.chdir(tmp_path)
+    run(Path(folder))
+    assert same_end(tmp_path/folder, whole)
+
+
+# what is not a number
+
+class NanGradient(torch.autograd.Function):
+    "The identity, whose gradient is NaN."
+    @staticmethod
+    def forward(ctx, x): return x.clone()
+    @staticmethod
+    def backward(ctx, gradient): return gradient*math.nan
+
+def sick(bad_loss=(), bad_gradient=()):
+    "The job with NaN in the loss or in the gradient of some steps."
+    def make(step): return step, make_batch(step)
+    def loss(model, batch):
+        step, pair = batch
+        parts = loss_fn(model, pair)
+        if step in bad_loss: return parts | {'loss': parts['loss']*math.nan}
+        if step in bad_gradient: return parts | {'loss': NanGradient.apply(parts['loss'])}
+        return parts
+    return dict(make_batch=make, loss_fn=loss)
+
+def test_steps_without_a_number_are_skipped(tmp_path):
+    _, summary = run(tmp_path, **sick({4, 5, 17}, {9, 18}))
+    assert summary['skipped'] == 5 and summary['parts']['loss'] < 1.5
+    lines = [line for line in read_log(tmp_path) if 'skipped' in line]
+    assert [line['step'] for line in lines] == [5, 6, 10, 18, 19]
+    assert 'loss is nan' in lines[0]['skipped'] and 'gradient' in lines[2]['skipped']
+    assert all(tensor.isfinite().all() for tensor in load_file(tmp_path/'final.safetensors').values())
+
+def test_a_skipped_step_changes_nothing(tmp_path):
+    for name, keywords in (('loss', sick({2})), ('gradient', sick((), {2}))):
+        before = run(tmp_path/f'{name} before', config=replace(CONFIG, steps=2, warmup=1.), **sick())[0]
+        # three steps of which the last is skipped, at the same learning rates: those of a warm-up of twice the length, doubled
+        after = run(tmp_path/name, config=replace(CONFIG, steps=3, warmup=1., learning_rate=1.5e-2), **keywords)[0]
+        for a, b in zip(before.parameters(), after.parameters()): torch.testing.assert_close(a, b)
+
+def test_the_run_stops_when_nothing_works_any_more(tmp_path):
+    config = replace(CONFIG, max_skips=3)
+    with pytest.raises(FloatingPointError, match='3 steps in a row.*12.*loss is nan'): run(tmp_path, config=config, **sick(set(range(9, 40))))
+    assert [line['step'] for line in read_log(tmp_path) if 'skipped' in line] == [10, 11, 12]
+    assert load_checkpoint(tmp_path/'checkpoints')[1]['step'] == 7
+    # with the cause removed it goes on from there
+    assert run(tmp_path, config=config, **sick())[1]['skipped'] == 0
