@@ -52,7 +52,8 @@ def test_vilbert_states_and_scores():
 def test_vilbert_blocks():
     golden, model, _, batch = vilbert()
     seen, blocks = [], {'act.text_embedding': model.text, 'act.image_embedding': model.image}
-    blocks |= {f'act.t_layer{i}': layer for i, layer in enumerate(model.word_layers)} | {f'act.v_layer{i}': layer for i, layer in enumerate(model.region_layers)}
+    blocks |= {f'act.t_layer{i}': layer for i, layer in enumerate(model.word_layers)}
+    blocks |= {f'act.v_layer{i}': layer for i, layer in enumerate(model.region_layers)}
     blocks |= {f'act.c_layer{i}': layer for i, layer in enumerate(model.joint_layers)}
     handles = [block.register_forward_hook(lambda _, args, out, name=name: seen.append((name, out))) for name, block in blocks.items()]
     model(batch)

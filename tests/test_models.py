@@ -68,8 +68,9 @@ def make_batch(seed=0, b=6, t=12, r=9, level='phrase'):
     spans = torch.stack([sample, torch.tensor([1, 5]).repeat(b), torch.tensor([4, 7]).repeat(b)], 1)
     rows = token_rows(spans) if level == 'token' else spans
     pair_rows = torch.arange(len(rows)).repeat_interleave(2)
-    return Batch(hidden, word_mask, (torch.arange(t) > 6).long().expand(b, t), seen * region_mask[..., None], locations * region_mask[..., None], region_mask,
-        word_labels, region_labels, torch.rand(b, r, CLASSES, generator=g).softmax(-1), torch.arange(b) % 3 > 0,
+    real = region_mask[..., None]
+    return Batch(hidden, word_mask, (torch.arange(t) > 6).long().expand(b, t), seen * real, locations * real, region_mask, word_labels,
+        region_labels, torch.rand(b, r, CLASSES, generator=g).softmax(-1), torch.arange(b) % 3 > 0,
         spans, rows[pair_rows, 0], pair_rows, torch.randint(1, 4, pair_rows.shape, generator=g), torch.tensor([1., 0.]).repeat(len(rows)))
 
 
@@ -87,9 +88,10 @@ def losses_of(model, batch, **choices):
 def padded(batch, words, regions, junk):
     'The same samples in a larger rectangle whose padding holds junk'
     def wider(x, n, fill): return None if x is None else torch.cat([x, torch.full_like(x[:, :1].expand(-1, n, *x.shape[2:]), fill)], 1)
-    return replace(batch, input_ids=wider(batch.input_ids, words, 50), word_mask=wider(batch.word_mask, words, False), segment_ids=wider(batch.segment_ids, words, 1),
-        word_labels=wider(batch.word_labels, words, -1), features=wider(batch.features, regions, junk), locations=wider(batch.locations, regions, 0.7),
-        region_mask=wider(batch.region_mask, regions, False), region_labels=wider(batch.region_labels, regions, False), region_targets=wider(batch.region_targets, regions, 0.))
+    fill_words = dict(input_ids=50, word_mask=False, segment_ids=1, word_labels=-1)
+    fill_regions = dict(features=junk, locations=0.7, region_mask=False, region_labels=False, region_targets=0.)
+    return replace(batch, **{name: wider(getattr(batch, name), words, fill) for name, fill in fill_words.items()},
+        **{name: wider(getattr(batch, name), regions, fill) for name, fill in fill_regions.items()})
 
 
 @every
@@ -123,7 +125,8 @@ def test_padding_changes_nothing(name):
     model, batch = make_model(name).double(), make_batch().to(dtype=torch.float64)
     wide = padded(batch, 5, 3, junk=100.)
     near, far = model['backbone'](batch), model['backbone'](wide)
-    assert torch.allclose(near.words[batch.word_mask], far.words[wide.word_mask]) and torch.allclose(near.regions[batch.region_mask], far.regions[wide.region_mask])
+    assert torch.allclose(near.words[batch.word_mask], far.words[wide.word_mask])
+    assert torch.allclose(near.regions[batch.region_mask], far.regions[wide.region_mask])
     assert torch.allclose(near.pooled_words, far.pooled_words) and torch.allclose(near.pooled_regions, far.pooled_regions)
     for part in LOSSES: assert torch.allclose(losses_of(model, batch)[part], losses_of(model, wide)[part]), part
 
@@ -131,7 +134,8 @@ def test_padding_changes_nothing(name):
 @both
 def test_samples_do_not_see_each_other(name):
     model, batch = make_model(name).double(), make_batch().to(dtype=torch.float64)
-    mixed = replace(batch, **{k: getattr(batch, k).roll(1, 0) for k in ('input_ids', 'word_mask', 'segment_ids', 'features', 'locations', 'region_mask')})
+    mixed = replace(batch, **{k: getattr(batch, k).roll(1, 0) for k in
+        ('input_ids', 'word_mask', 'segment_ids', 'features', 'locations', 'region_mask')})
     assert torch.allclose(model['backbone'](batch).words.roll(1, 0), model['backbone'](mixed).words)
 
 
@@ -170,7 +174,8 @@ def test_nothing_to_ask_is_exactly_zero(name, level, part):
     losses = losses_of(model, replace(batch, **NOTHING[part](batch)))
     assert losses[part].item() == 0 and all(losses[other] > 0 for other in LOSSES if other != part)
     losses[part].backward(retain_graph=True)
-    asked = {'word': ['heads.word_transform.0.weight', 'heads.word_bias'], 'region': ['heads.region_classes.weight', 'heads.region_transform.0.weight'],
+    asked = {'word': ['heads.word_transform.0.weight', 'heads.word_bias'],
+        'region': ['heads.region_classes.weight', 'heads.region_transform.0.weight'],
         'grounding': [f'grounding.{n}' for n, _ in model['grounding'].named_parameters()]}[part]
     gradients = {n: p.grad for n, p in model.named_parameters()}
     assert all(gradients[n] is not None and (gradients[n] == 0).all() for n in asked)
@@ -217,7 +222,8 @@ def test_objective_aligned_asks_only_where_the_caption_belongs():
 def test_without_grounding_and_with_weight_zero():
     model, batch = make_model('vilbert'), make_batch()
     encoded = model['backbone'](batch)
-    without, zero = pretraining_losses(encoded, batch, model['heads']), pretraining_losses(encoded, batch, model['heads'], model['grounding'], LossWeights(grounding=0))
+    without = pretraining_losses(encoded, batch, model['heads'])
+    zero = pretraining_losses(encoded, batch, model['heads'], model['grounding'], LossWeights(grounding=0))
     assert without['grounding'] == zero['grounding'] == 0 and torch.equal(without['total'], zero['total'])
     assert pretraining_losses(encoded, batch, model['heads'], weights=LossWeights(0, 0, 0, 0))['total'] == 0
 
@@ -338,7 +344,8 @@ def test_masking_of_regions(seed, b, r):
 
 
 def test_one_sample_is_masked_without_a_batch_dimension():
-    hidden, labels = mask_words(torch.tensor([CLS, 11, 12, SEP]), torch.ones(4).bool(), (CLS, SEP), MASK, 30, torch.Generator().manual_seed(0), rate=1.)
+    g = torch.Generator().manual_seed(0)
+    hidden, labels = mask_words(torch.tensor([CLS, 11, 12, SEP]), torch.ones(4).bool(), (CLS, SEP), MASK, 30, g, rate=1.)
     assert labels.tolist() == [-1, 11, 12, -1]
     seen, chosen = mask_regions(torch.ones(3, 2), torch.tensor([True, True, False]), torch.Generator().manual_seed(0), rate=1., zeroed=1.)
     assert chosen.tolist() == [False, True, False] and (seen == 0).all()
@@ -360,8 +367,9 @@ def test_spe_is_added_and_has_no_parameters(model, config):
     assert all(torch.equal(a, b) for a, b in zip(without.state_dict().values(), with_spe.state_dict().values(), strict=True))
     assert not torch.allclose(without(batch).regions, with_spe(batch).regions, atol=0.1)
     if model is ViLBERT:
-        summed = without.image.features(batch.features) + without.image.locations(batch.locations) + spatial_encoding(batch.locations, 64, batch.region_mask)
-        assert torch.allclose(with_spe.image(batch.features, batch.locations, batch.region_mask), without.image.norm(summed))
+        image, where = without.image, spatial_encoding(batch.locations, 64, batch.region_mask)
+        summed = image.features(batch.features) + image.locations(batch.locations) + where
+        assert torch.allclose(with_spe.image(batch.features, batch.locations, batch.region_mask), image.norm(summed))
 
 
 def test_spatial_encoding_of_broken_boxes_is_finite():
@@ -376,7 +384,7 @@ def test_errors_say_what_to_do(name):
     with pytest.raises(ValueError, match='set feature_width'): model['backbone'](replace(batch, features=batch.features[..., :8]))
     long = padded(batch, 60, 0, 0.)
     with pytest.raises(ValueError, match='max_words'): model['backbone'](long)
-    with pytest.raises(ValueError, match='heads'): BACKBONES and ViLBERT(ViLBERTConfig.tiny(word_heads=5))
+    with pytest.raises(ValueError, match='heads'): ViLBERT(ViLBERTConfig.tiny(word_heads=5))
 
 
 def test_dropout_is_off_in_evaluation_and_on_in_training():

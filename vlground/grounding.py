@@ -36,7 +36,7 @@ def phrase_states(
     rows = (sample[:, None] * words.shape[1] + piece).flatten()
     return words.flatten(0, 1).index_select(0, rows).unflatten(0, piece.shape)
 
-# %% ../nbs/16_grounding.ipynb #083ca93d
+# %% ../nbs/16_grounding.ipynb #b4e66276
 class GroundingHead(nn.Module):
     'f_align of Equation 2, for phrases or for single word pieces'
     def __init__(self,
@@ -94,7 +94,7 @@ class GroundingHead(nn.Module):
         'Scores of the sampled pairs'
         n, spans = len(batch.pair_rows), batch.spans
         # without a pair, score a dummy and cut it off: every weight then has a gradient, namely 0
-        if not n: return self.score(self.language(encoded.words, torch.tensor([[0, 0, 1]], device=spans.device)), self.vision(encoded.regions[:1, 0]))[:0]
+        if not n: return self.score(self.language(encoded.words, spans.new_tensor([[0, 0, 1]])), self.vision(encoded.regions[:1, 0]))[:0]
         language = self.language(encoded.words, spans).index_select(0, batch.pair_rows)
         regions = batch.pair_samples * encoded.regions.shape[1] + batch.pair_regions
         return self.score(language, self.vision(encoded.regions.flatten(0, 1).index_select(0, regions)))

@@ -55,7 +55,7 @@ def mask_regions(
     seen[..., 0, :] = seen.sum(-2) / single.sum(-1, keepdim=True).clamp(min=1)
     return seen, chosen
 
-# %% ../nbs/17_objectives.ipynb #b5223aba
+# %% ../nbs/17_objectives.ipynb #afaa8a89
 @dataclass(frozen=True)
 class LossWeights(ModelConfig):
     'How much each loss counts (Equation 4)'
@@ -134,7 +134,12 @@ def pretraining_losses(
         'word': lambda: word_loss(encoded, batch, heads, keep), 'region': lambda: region_loss(encoded, batch, heads, keep),
         'alignment': lambda: alignment_loss(encoded, batch, heads), 'grounding': lambda: grounding_loss(encoded, batch, grounding)}
     if grounding is None: del asked['grounding']
-    losses = {name: ask() for name, ask in asked.items() if getattr(weights, name)}
+    asked = {name: ask for name, ask in asked.items() if getattr(weights, name)}
+    needed = dict(word='word_labels', region='region_labels', alignment='aligned', grounding='pair_rows')
+    for name in asked:
+        if getattr(batch, needed[name]) is None:
+            raise ValueError(f'the {name} loss needs {needed[name]} in the batch: add it, or give the loss weight 0')
+    losses = {name: ask() for name, ask in asked.items()}
     zero = encoded.words.new_zeros(())
     total = sum((getattr(weights, name) * loss for name, loss in losses.items()), zero)
     return {name: losses.get(name, zero) for name in ('word', 'region', 'alignment', 'grounding')} | {'total': total}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'PretrainConfig', 'PretrainingModel', 'CaptionData', 'gold_captions', 'measure_model', 'build_model',
-           'pretrain']
+           'pretrain', 'load_start']
 
 # %% ../nbs/18_pretrain.ipynb #2a31db97
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ class PretrainConfig:
 PRESETS = {'mini': PretrainConfig(form='inner', words=24, regions=16),
            'paper': PretrainConfig(size='base', batch_size=512, learning_rate=1e-4, steps=61_000)}
 
-# %% ../nbs/18_pretrain.ipynb #57a871f0
+# %% ../nbs/18_pretrain.ipynb #fc117e2a
 class PretrainingModel(nn.Module):
     "A backbone with the heads of its pre-training losses."
     def __init__(self,
@@ -73,7 +73,7 @@ class PretrainingModel(nn.Module):
         self.backbone = ViLBERT(self.shape, generator=torch_rng('backbone', config.seed))
         self.heads = PretrainingHeads(self.backbone, region_classes, spread=spread, generator=torch_rng('heads', config.seed))
         self.grounding = None if config.grounding == 'none' else GroundingHead(self.backbone.word_width, self.backbone.region_width, self.backbone.pooled_width,
-            config.grounding, config.form, spread, torch_rng('grounding', config.seed))
+            level=config.grounding, form=config.form, spread=spread, generator=torch_rng('grounding', config.seed))
         self.weights = LossWeights(alignment=config.alignment_weight, grounding=config.grounding_weight)
 
     def forward(self,
@@ -229,3 +229,14 @@ def pretrain(
     make_batch = lambda step: data.training_batch(step, config.batch_size, config.seed)
     train(model, make_batch, lambda model, batch: model(batch), training, out, evaluate=(lambda model: measure_model(model, truth)) if truth else None, progress=progress)
     return model.eval()
+
+# %% ../nbs/18_pretrain.ipynb #73598472
+def load_start(
+    start: str | Path, # run folder of a pre-training, or 'scratch:' and such a folder
+    seed: int = 0, # of fresh weights
+) -> PretrainingModel: # to be fine-tuned
+    "A pre-trained model; or one of the same size and with the same spatial encoding that has learnt nothing."
+    scratch, folder = str(start).startswith('scratch:'), Path(str(start).removeprefix('scratch:'))
+    if not scratch: return build_model(folder)
+    described = load_json(folder/'pretrain.json')
+    return PretrainingModel(replace(PretrainConfig(**described['config']), seed=seed), **described['sizes'])

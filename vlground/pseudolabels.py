@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['cached_grounder', 'PRESETS', 'PseudoLabel', 'LabelledCaption', 'label_images', 'label_shard', 'label_captions',
-           'Preset', 'believed', 'read_labels', 'phrase_matches', 'GoldPhrase', 'read_gold', 'measure_labels']
+           'Preset', 'believed', 'read_labels', 'phrase_matches', 'GoldPhrase', 'read_gold', 'mention_of',
+           'label_is_right', 'measure_labels']
 
 # %% ../nbs/11_pseudolabels.ipynb #32e2a3e1
 import json
@@ -149,7 +150,7 @@ def phrase_matches(
         for label, row in zip(labelled.labels, matches): rows[label.phrase] = rows[label.phrase] | row if label.phrase in rows else row
     return list(rows), torch.stack(list(rows.values())) if rows else torch.zeros(0, len(regions), dtype=torch.bool)
 
-# %% ../nbs/11_pseudolabels.ipynb #0acc1aae
+# %% ../nbs/11_pseudolabels.ipynb #2a7172e6
 @dataclass(frozen=True)
 class GoldPhrase:
     "The truth about a phrase of a caption."
@@ -164,6 +165,24 @@ def read_gold(
     "The truth about captions: for measuring, never for training."
     rows = (json.loads(line) for line in open(path, encoding='utf-8'))
     return {row['id']: [GoldPhrase(p['start'], p['end'], p['kind'], tuple(tuple(box) for box in p['boxes'])) for p in row['phrases']] for row in rows}
+
+def mention_of(
+    phrase: Phrase, # that was extracted
+    truth: Sequence[GoldPhrase], # of its caption
+) -> int | None: # index of the gold phrase with which it shares most characters; None if it shares none
+    "Which gold phrase an extracted phrase stands for."
+    shared = [min(phrase.end, each.end) - max(phrase.start, each.start) for each in truth]
+    best = max(range(len(truth)), key=shared.__getitem__, default=None)
+    return best if best is not None and shared[best] > 0 else None
+
+def label_is_right(
+    label: PseudoLabel, # one phrase with its box
+    truth: Sequence[GoldPhrase], # of its caption
+    threshold: float = .5, # IoU above which a box is right
+) -> bool:
+    "Is the teacher's box on something that the phrase names?"
+    best = mention_of(label.phrase, truth)
+    return best is not None and bool(truth[best].boxes) and bool((box_iou(torch.tensor([label.box]), torch.tensor(truth[best].boxes)) > threshold).any())
 
 def measure_labels(
     labelled: Iterable[LabelledCaption], # read with a preset
@@ -181,9 +200,8 @@ def measure_labels(
         for mention in truth: counts[mention.kind]['gold'] += bool(mention.boxes)
         for phrase, row in zip(phrases, matches):
             if not row.any(): continue
-            shared = [min(phrase.end, m.end) - max(phrase.start, m.start) for m in truth]
-            best = max(range(len(truth)), key=lambda i: shared[i], default=None)
-            mention = truth[best] if best is not None and shared[best] > 0 else GoldPhrase(phrase.start, phrase.end, 'none', ())
+            best = mention_of(phrase, truth)
+            mention = GoldPhrase(phrase.start, phrase.end, 'none', ()) if best is None else truth[best]
             right = bool(mention.boxes) and bool((box_iou(regions[row], torch.tensor(mention.boxes)) > threshold).any())
             counts[mention.kind]['matched'] += 1
             counts[mention.kind]['right'] += right and best not in found

@@ -172,7 +172,7 @@ class TransformerLayer(nn.Module):
         x = self.attention_norm(x + self.dropout(self.attention(x, bias, context)))
         return self.feedforward_norm(x + self.dropout(self.feedforward(x)))
 
-# %% ../nbs/12_transformer.ipynb #f4691915
+# %% ../nbs/12_transformer.ipynb #0d0ce8cc
 class TextEmbedding(nn.Module):
     'Word piece + position + segment, normalised'
     def __init__(self,
@@ -193,7 +193,8 @@ class TextEmbedding(nn.Module):
     ) -> Tensor: # (b, t, width)
         'The state from which the first layer starts'
         length, longest = input_ids.shape[1], self.positions.num_embeddings
-        if length > longest: raise ValueError(f'a caption has {length} word pieces, the model was built for {longest}: cut captions or raise max_words')
+        if length > longest:
+            raise ValueError(f'a caption has {length} word pieces, the model was built for {longest}: cut captions or raise max_words')
         return self.dropout(self.norm(self.words(input_ids) + self.positions.weight[:length] + self.segments(segment_ids)))
 
 # %% ../nbs/12_transformer.ipynb #f5854e28

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .spe import spatial_encoding
 from .transformer import Batch, Encoded, ModelConfig, TextEmbedding, TransformerLayer, attention_bias, init_weights, layer_norm
 
-# %% ../nbs/14_vilbert.ipynb #6fa13202
+# %% ../nbs/14_vilbert.ipynb #477baa25
 @dataclass(frozen=True)
 class ViLBERTConfig(ModelConfig):
     'The size of a ViLBERT'
@@ -58,17 +58,17 @@ class ViLBERTConfig(ModelConfig):
     @classmethod
     def mini(cls, **changes) -> 'ViLBERTConfig': # any setting by name
         'Small enough to train in minutes on a laptop'
-        small = dict(vocabulary=1024, max_words=64, word_width=64, word_layers=3, word_heads=4, word_feedforward=128, feature_width=64, region_classes=64,
-            region_width=64, region_layers=2, region_heads=4, region_feedforward=64, joint_width=64, joint_heads=4, word_joints=(1, 2), region_joints=(0, 1),
-            dropout=0., attention_dropout=0., spread=0.07)
+        small = dict(vocabulary=1024, max_words=64, word_width=64, word_layers=3, word_heads=4, word_feedforward=128,
+            feature_width=64, region_classes=64, region_width=64, region_layers=2, region_heads=4, region_feedforward=64,
+            joint_width=64, joint_heads=4, word_joints=(1, 2), region_joints=(0, 1), dropout=0., attention_dropout=0., spread=0.07)
         return cls(**small | changes)
 
     @classmethod
     def tiny(cls, **changes) -> 'ViLBERTConfig': # any setting by name
         'For tests: every width differs from every other, so that none can be taken for another'
-        small = dict(vocabulary=120, max_words=40, word_width=48, word_layers=4, word_heads=4, word_feedforward=96, feature_width=32, region_classes=17,
-            region_width=64, region_layers=2, region_heads=4, region_feedforward=80, joint_width=72, joint_heads=4, word_joints=(2, 3), region_joints=(0, 1),
-            spread=0.15)
+        small = dict(vocabulary=120, max_words=40, word_width=48, word_layers=4, word_heads=4, word_feedforward=96,
+            feature_width=32, region_classes=17, region_width=64, region_layers=2, region_heads=4, region_feedforward=80,
+            joint_width=72, joint_heads=4, word_joints=(2, 3), region_joints=(0, 1), spread=0.15)
         return cls(**small | changes)
 
 # %% ../nbs/14_vilbert.ipynb #c13c73d1
@@ -82,7 +82,7 @@ def layer_order(
         words, regions = word_stop, region_stop
     return order + [('region', i) for i in range(regions, config.region_layers)] + [('word', i) for i in range(words, config.word_layers)]
 
-# %% ../nbs/14_vilbert.ipynb #77d726a3
+# %% ../nbs/14_vilbert.ipynb #ba9631e5
 class RegionEmbedding(nn.Module):
     'Features + box (+ spatial encoding), normalised'
     def __init__(self,
@@ -98,8 +98,8 @@ class RegionEmbedding(nn.Module):
         region_mask: Tensor, # (b, r) bool, True = real
     ) -> Tensor: # (b, r, region width)
         'The state from which the first co-attention starts'
-        if features.shape[-1] != self.features.in_features:
-            raise ValueError(f'region features have width {features.shape[-1]}, the model was built for {self.features.in_features}: set feature_width')
+        width, expected = features.shape[-1], self.features.in_features
+        if width != expected: raise ValueError(f'region features have width {width}, the model was built for {expected}: set feature_width')
         x = self.features(features) + self.locations(locations)
         if self.spe: x = x + spatial_encoding(locations, x.shape[-1], region_mask)
         return self.dropout(self.norm(x))
@@ -124,7 +124,7 @@ class CoAttentionLayer(nn.Module):
         'Both streams after the exchange'
         return self.words(words, region_bias, regions), self.regions(regions, word_bias, words)
 
-# %% ../nbs/14_vilbert.ipynb #72d17b56
+# %% ../nbs/14_vilbert.ipynb #d4ca1afe
 class ViLBERT(nn.Module):
     'Two streams of layers, joined by co-attention'
     def __init__(self,
@@ -136,8 +136,10 @@ class ViLBERT(nn.Module):
         dropouts = dict(dropout=c.dropout, attention_dropout=c.attention_dropout)
         self.text = TextEmbedding(c.vocabulary, c.word_width, c.max_words, c.segments, c.dropout)
         self.image = RegionEmbedding(c)
-        self.word_layers = nn.ModuleList(TransformerLayer(c.word_width, c.word_heads, c.word_feedforward, **dropouts) for _ in range(c.word_layers))
-        self.region_layers = nn.ModuleList(TransformerLayer(c.region_width, c.region_heads, c.region_feedforward, **dropouts) for _ in range(c.region_layers))
+        self.word_layers = nn.ModuleList(
+            TransformerLayer(c.word_width, c.word_heads, c.word_feedforward, **dropouts) for _ in range(c.word_layers))
+        self.region_layers = nn.ModuleList(
+            TransformerLayer(c.region_width, c.region_heads, c.region_feedforward, **dropouts) for _ in range(c.region_layers))
         self.joint_layers = nn.ModuleList(CoAttentionLayer(c) for _ in c.word_joints)
         self.word_pooler, self.region_pooler = nn.Linear(c.word_width, c.joint_width), nn.Linear(c.region_width, c.joint_width)
         self.order, self.word_width, self.region_width, self.pooled_width = layer_order(c), c.word_width, c.region_width, c.joint_width
@@ -202,16 +204,18 @@ class PretrainingHeads(nn.Module):
         'Whether caption and picture belong together'
         return self.alignment_scores(self.dropout(encoded.pooled_words * encoded.pooled_regions))
 
-# %% ../nbs/14_vilbert.ipynb #0ca37528
+# %% ../nbs/14_vilbert.ipynb #8700577f
 _IN_LAYER = [(re.compile(old), new) for old, new in [
-    (r'attention\.self\.(query|key|value)', r'attention.\1'), (r'attention\.output\.dense', 'attention.output'), (r'attention\.output\.LayerNorm', 'attention_norm'),
+    (r'attention\.self\.(query|key|value)', r'attention.\1'), (r'attention\.output\.dense', 'attention.output'),
+    (r'attention\.output\.LayerNorm', 'attention_norm'),
     # co-attention: 1 is the picture, 2 the caption; words ask (query2) regions (key1, value1)
     (r'biattention\.query1', 'regions.attention.query'), (r'biattention\.(key|value)1', r'words.attention.\1'),
     (r'biattention\.query2', 'words.attention.query'), (r'biattention\.(key|value)2', r'regions.attention.\1'),
     (r'biOutput\.dense1', 'regions.attention.output'), (r'biOutput\.LayerNorm1', 'regions.attention_norm'),
     (r'biOutput\.dense2', 'words.attention.output'), (r'biOutput\.LayerNorm2', 'words.attention_norm'),
     (r'\.v_(?=intermediate|output)', '.regions.'), (r'\.t_(?=intermediate|output)', '.words.'),
-    (r'intermediate\.dense', 'feedforward.up'), (r'(?<!attention\.)output\.dense', 'feedforward.down'), (r'(?<!attention\.)output\.LayerNorm', 'feedforward_norm')]]
+    (r'intermediate\.dense', 'feedforward.up'), (r'(?<!attention\.)output\.dense', 'feedforward.down'),
+    (r'(?<!attention\.)output\.LayerNorm', 'feedforward_norm')]]
 
 
 def rename(
@@ -253,7 +257,8 @@ BEGINNINGS = {
     'bert.v_embeddings.image_embeddings.': 'image.features.', 'bert.v_embeddings.image_location_embeddings.': 'image.locations.',
     'bert.v_embeddings.LayerNorm.': 'image.norm.', 'bert.t_pooler.dense.': 'word_pooler.', 'bert.v_pooler.dense.': 'region_pooler.',
     'bert.encoder.layer.': 'word_layers.', 'bert.encoder.v_layer.': 'region_layers.', 'bert.encoder.c_layer.': 'joint_layers.',
-    'cls.predictions.bias': 'word_bias', 'cls.predictions.transform.dense.': 'word_transform.0.', 'cls.predictions.transform.LayerNorm.': 'word_transform.2.',
+    'cls.predictions.bias': 'word_bias', 'cls.predictions.transform.dense.': 'word_transform.0.',
+    'cls.predictions.transform.LayerNorm.': 'word_transform.2.',
     'cls.imagePredictions.transform.dense.': 'region_transform.0.', 'cls.imagePredictions.transform.LayerNorm.': 'region_transform.2.',
     'cls.imagePredictions.decoder.': 'region_classes.', 'cls.bi_seq_relationship.': 'alignment_scores.',
     'cls.predictions.decoder.': ''} # tied to the word embedding

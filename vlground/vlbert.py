@@ -15,7 +15,7 @@ from .spe import spatial_encoding
 from .transformer import Batch, Encoded, ModelConfig, TransformerLayer, attention_bias, init_weights, layer_norm
 from .vilbert import PretrainingHeads, load_renamed
 
-# %% ../nbs/15_vlbert.ipynb #a4b2e40d
+# %% ../nbs/15_vlbert.ipynb #ca007e86
 @dataclass(frozen=True)
 class VLBERTConfig(ModelConfig):
     'The size of a VL-BERT'
@@ -34,7 +34,8 @@ class VLBERTConfig(ModelConfig):
     spe: bool = False # add the spatial encoding of lesson 13 to the regions
 
     def __post_init__(self):
-        if self.geometry_width % 8: raise ValueError(f'geometry_width must be a multiple of 8 (sine and cosine of four numbers), not {self.geometry_width}')
+        if self.geometry_width % 8:
+            raise ValueError(f'geometry_width must be a multiple of 8 (sine and cosine of four numbers), not {self.geometry_width}')
 
     @classmethod
     def base(cls, **changes) -> 'VLBERTConfig': # any setting by name
@@ -44,8 +45,8 @@ class VLBERTConfig(ModelConfig):
     @classmethod
     def mini(cls, **changes) -> 'VLBERTConfig': # any setting by name
         'Small enough to train in minutes on a laptop'
-        small = dict(vocabulary=1024, max_words=64, width=64, layers=4, heads=4, feedforward=128, feature_width=64, geometry_width=64, region_classes=64,
-            dropout=0., attention_dropout=0., spread=0.07)
+        small = dict(vocabulary=1024, max_words=64, width=64, layers=4, heads=4, feedforward=128,
+            feature_width=64, geometry_width=64, region_classes=64, dropout=0., attention_dropout=0., spread=0.07)
         return cls(**small | changes)
 
     @classmethod
@@ -66,7 +67,7 @@ def geometry_encoding(
     angles = numbers[..., None] / 1000**waves
     return torch.cat([angles.sin(), angles.cos()], -1).flatten(-2)
 
-# %% ../nbs/15_vlbert.ipynb #02e0e4ee
+# %% ../nbs/15_vlbert.ipynb #819c860c
 class VLBERT(nn.Module):
     'One stream of word pieces, regions and [END]'
     def __init__(self,
@@ -75,13 +76,15 @@ class VLBERT(nn.Module):
     ):
         super().__init__()
         c, self.config = config, config
-        self.words, self.positions, self.segments = nn.Embedding(c.vocabulary, c.width, padding_idx=0), nn.Embedding(c.max_words, c.width), nn.Embedding(3, c.width)
+        self.words, self.positions = nn.Embedding(c.vocabulary, c.width, padding_idx=0), nn.Embedding(c.max_words, c.width)
+        self.segments = nn.Embedding(3, c.width)
         self.end, self.object, self.masked_object = (nn.Embedding(1, c.width) for _ in range(3))
         self.masked_features = nn.Embedding(1, c.feature_width)
         self.look = nn.Linear(c.geometry_width + c.feature_width, c.width)
         self.look_words, self.look_regions, self.norm = (layer_norm(c.width) for _ in range(3))
         self.look_dropout, self.dropout = nn.Dropout(c.dropout), nn.Dropout(c.dropout)
-        self.layers = nn.ModuleList(TransformerLayer(c.width, c.heads, c.feedforward, dropout=c.dropout, attention_dropout=c.attention_dropout) for _ in range(c.layers))
+        dropouts = dict(dropout=c.dropout, attention_dropout=c.attention_dropout)
+        self.layers = nn.ModuleList(TransformerLayer(c.width, c.heads, c.feedforward, **dropouts) for _ in range(c.layers))
         self.word_pooler, self.region_pooler = nn.Linear(c.width, c.width), nn.Linear(c.width, c.width)
         self.word_width = self.region_width = self.pooled_width = c.width
         init_weights(self, c.spread, generator)
@@ -96,21 +99,22 @@ class VLBERT(nn.Module):
         batch: Batch, # padded samples
     ) -> Tensor: # (b, t + r + 1, width) pieces, regions and [END]
         'The state from which the first layer starts'
-        longest = batch.input_ids.shape[1] + 2
-        if longest > self.config.max_words:
-            raise ValueError(f'a caption of {longest - 2} word pieces needs {longest} positions, the model has {self.config.max_words}: cut captions or raise max_words')
-        if batch.features.shape[-1] != self.config.feature_width:
-            raise ValueError(f'region features have width {batch.features.shape[-1]}, the model was built for {self.config.feature_width}: set feature_width')
+        c, longest, width = self.config, batch.input_ids.shape[1], batch.features.shape[-1]
+        if longest + 2 > c.max_words:
+            raise ValueError(f'a caption has {longest} word pieces, the model was built for {c.max_words - 2}: cut captions or raise max_words')
+        if width != c.feature_width:
+            raise ValueError(f'region features have width {width}, the model was built for {c.feature_width}: set feature_width')
         # a region without any feature is a masked one; the global region is never masked
         masked = (batch.features == 0).all(-1, keepdim=True)
         masked[:, 0] = False
         features = torch.where(masked, self.masked_features.weight.to(batch.features.dtype), batch.features)
-        geometry = geometry_encoding(batch.locations, self.config.geometry_width)
+        geometry = geometry_encoding(batch.locations, c.geometry_width)
         looks = self.look(self.look_dropout(torch.cat([geometry, features], -1))).relu()
         length = batch.word_mask.sum(1, keepdim=True)
-        words = self.words(batch.input_ids) + self.look_words(looks[:, :1]) + self.segments(batch.segment_ids) + self.positions.weight[:longest - 2]
-        regions = torch.where(masked, self.masked_object.weight, self.object.weight) + self.look_regions(looks) + self.segments.weight[2] + self.positions(length)
-        if self.config.spe: regions = regions + spatial_encoding(batch.locations, regions.shape[-1], batch.region_mask)
+        words = self.words(batch.input_ids) + self.look_words(looks[:, :1]) + self.segments(batch.segment_ids) + self.positions.weight[:longest]
+        which = torch.where(masked, self.masked_object.weight, self.object.weight)
+        regions = which + self.look_regions(looks) + self.segments.weight[2] + self.positions(length)
+        if c.spe: regions = regions + spatial_encoding(batch.locations, regions.shape[-1], batch.region_mask)
         end = self.end.weight + self.segments.weight[2] + self.positions(length + 1)
         return self.dropout(self.norm(torch.cat([words, regions, end], 1)))
 
@@ -125,9 +129,10 @@ class VLBERT(nn.Module):
         words, regions, _ = states.split([batch.word_mask.shape[1], batch.region_mask.shape[1], 1], 1)
         return Encoded(words, regions, self.word_pooler(words[:, 0]).tanh(), self.region_pooler(regions[:, 0]).tanh())
 
-# %% ../nbs/15_vlbert.ipynb #c2933ef6
+# %% ../nbs/15_vlbert.ipynb #8cf0dfa6
 BEGINNINGS = {
-    'image_feature_extractor.obj_downsample.1.': 'look.', 'object_linguistic_embeddings.': 'object.', 'object_mask_visual_embedding.': 'masked_features.',
+    'image_feature_extractor.obj_downsample.1.': 'look.', 'object_linguistic_embeddings.': 'object.',
+    'object_mask_visual_embedding.': 'masked_features.',
     'object_mask_word_embedding.': 'masked_object.', 'vlbert.word_embeddings.': 'words.', 'vlbert.end_embedding.': 'end.',
     'vlbert.position_embeddings.': 'positions.', 'vlbert.token_type_embeddings.': 'segments.', 'vlbert.embedding_LayerNorm.': 'norm.',
     'vlbert.visual_ln_text.': 'look_words.', 'vlbert.visual_ln_object.': 'look_regions.', 'vlbert.encoder.layer.': 'layers.',

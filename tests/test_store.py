@@ -1,0 +1,306 @@
+"The store: what goes in comes out, bad regions stay out, and a killed writer leaves nothing that counts by mistake."
+import filecmp
+import json
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from safetensors import safe_open
+
+from vlground.core import rng, torch_rng
+from vlground.regions import Regions
+from vlground.store import ShardWriter, Store, StoreWriter, check_regions, dense_probs, find_damage, read_manifest
+
+WIDTH, CLASSES = 8, tuple(f'class {i}' for i in range(6))
+
+def some_regions(index, n=None, width=WIDTH, classes=len(CLASSES)): # regions of a picture of 200 x 100
+    generator = torch_rng('store', index)
+    n = int(rng('count', index).integers(0, 9)) if n is None else n
+    corners = torch.rand(n, 2, 2, generator=generator).sort(dim=1).values*torch.tensor([199., 99.])
+    corners[:, 1] += 1
+    return Regions(corners.flatten(1), torch.randn(n, width, generator=generator), torch.randn(n, classes, generator=generator).softmax(1), (200, 100))
+
+def write_store(folder, records, shard_size=4, top_k=16, ids=None):
+    ids = ids or [f'{i}.jpg' for i in range(len(records))]
+    writer = StoreWriter(folder, ids, WIDTH, CLASSES, {'detector': 'test', 'version': 1}, shard_size, top_k)
+    for number, part in writer.missing(): writer.write(number, [records[ids.index(id)] for id in part])
+    return Store(folder)
+
+def reference_batch(records, max_regions):
+    "What `Store.batch` promises, region by region."
+    features, locations, targets, boxes = [], [], [], []
+    for record in records:
+        n, (width, height) = min(len(record.boxes), max_regions), record.size
+        stored = record.features[:n].half().float()
+        features.append(torch.cat([stored.mean(0, keepdim=True) if n else torch.zeros(1, WIDTH), stored]))
+        locations.append(torch.tensor([[0., 0, 1, 1, 1]] + [[x1/width, y1/height, x2/width, y2/height, (x2 - x1)*(y2 - y1)/(width*height)] for x1, y1, x2, y2 in record.boxes[:n].tolist()]))
+        targets.append(torch.cat([torch.zeros(1, len(CLASSES)), record.class_probs[:n]]))
+        boxes.append(torch.cat([torch.tensor([[0., 0, width, height]]), record.boxes[:n]]))
+    def pad(rows): return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    return pad(features), pad(locations), pad([torch.ones(len(row), dtype=torch.bool) for row in boxes]), pad(targets), pad(boxes)
+
+
+# what goes in comes out
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=9), st.integers(1, 5), st.data())
+def test_round_trip(tmp_path_factory, counts, shard_size, data):
+    ids = data.draw(st.lists(st.text(min_size=1), min_size=len(counts), max_size=len(counts), unique=True))
+    records = [some_regions(i, n) for i, n in enumerate(counts)]
+    store = write_store(tmp_path_factory.mktemp('store')/'s', records, shard_size, ids=ids)
+    assert len(store) == len(counts) and store.ids == ids and store.classes == CLASSES and store.verify() == [] and store.errors == {}
+    for i, (id, record) in enumerate(zip(ids, records)):
+        for found in (store[i], store.get(id), store[i - len(ids)], Store(store.folder, in_memory=True)[i]):
+            assert torch.equal(found.boxes, record.boxes) and found.size == (200, 100)
+            assert torch.equal(found.features, record.features.half())
+            torch.testing.assert_close(found.class_probs, record.class_probs)
+    assert len(list(store)) == len(ids)
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 11), max_size=8), st.integers(1, 6), st.booleans())
+def test_batch_equals_the_loop(batch_store, indices, max_regions, in_memory):
+    records, stores = batch_store
+    got, expected = stores[in_memory].batch(indices, max_regions), reference_batch([records[i] for i in indices], max_regions) if indices else None
+    if not indices:
+        assert got.features.shape == (0, 1, WIDTH)
+        return
+    for name, a, b in zip(got._fields, (got.features, got.locations, got.mask, got.targets, got.boxes), expected): torch.testing.assert_close(a, b, msg=name)
+    assert torch.equal(got.features[:, 1:], expected[0][:, 1:]) and stores[in_memory].batch(torch.tensor(indices), max_regions, targets=False).targets is None
+
+@pytest.fixture(scope='module')
+def batch_store(tmp_path_factory):
+    records, folder = [some_regions(i) for i in range(12)], tmp_path_factory.mktemp('batch')/'s'
+    return records, (write_store(folder, records), Store(folder, in_memory=True))
+
+def test_largest_probabilities_are_kept(tmp_path):
+    store = write_store(tmp_path/'s', [some_regions(1, 5)], top_k=2)
+    given_, found = some_regions(1, 5).class_probs, store[0].class_probs
+    torch.testing.assert_close(found.sum(1), torch.ones(5))
+    kept = given_.topk(2).indices
+    torch.testing.assert_close(found.gather(1, kept), given_.gather(1, kept))
+    others = torch.ones(5, 6, dtype=torch.bool).scatter_(1, kept, False)
+    torch.testing.assert_close(found[others].view(5, 4), ((1 - given_.gather(1, kept).sum(1))/4)[:, None].expand(5, 4))
+
+@given(st.integers(1, 8), st.integers(1, 8))
+def test_dense_probs_sum_to_one(k, classes):
+    k = min(k, classes)
+    best = torch.randn(4, classes, generator=torch_rng('p', k, classes)).softmax(1).topk(k)
+    rest = (1 - best.values.sum(1)).clamp(min=0)/max(classes - k, 1)
+    torch.testing.assert_close(dense_probs(best.values, best.indices, rest, classes).sum(1), torch.ones(4))
+
+def test_pictures_that_failed(tmp_path):
+    store = write_store(tmp_path/'s', [some_regions(0, 3), 'cut short', 'not a picture', some_regions(3, 2), 'empty'])
+    assert store.errors == {'1.jpg': 'cut short', '2.jpg': 'not a picture', '4.jpg': 'empty'}
+    assert [len(record.boxes) for record in store] == [3, 0, 0, 2, 0]
+    batch = store.batch([1, 3])
+    assert batch.mask.tolist() == [[True, False, False], [True, True, True]] and all(tensor.isfinite().all() for tensor in batch)
+
+def test_works_in_worker_processes(batch_store):
+    _, (mapped, _) = batch_store
+    mapped[0]
+    again = pickle.loads(pickle.dumps(mapped))
+    assert torch.equal(again[3].features, mapped[3].features) and len(pickle.dumps(mapped)) < 500
+
+def test_unknown_pictures(batch_store):
+    store = batch_store[1][0]
+    with pytest.raises(KeyError, match="no picture with the id 'x.jpg' among 12; the first id is '0.jpg'"): store.get('x.jpg')
+    for i in (12, -13):
+        with pytest.raises(IndexError, match='no record'): store[i]
+    for indices in ([0, 12], [-1]):
+        with pytest.raises(IndexError, match='0 … 11'): store.batch(indices)
+
+def test_features_of_half_precision_are_stored_as_they_are(tmp_path):
+    record = some_regions(0, 4)
+    store = write_store(tmp_path/'s', [Regions(record.boxes.double(), record.features.half(), record.class_probs.double(), record.size)])
+    assert torch.equal(store[0].features, record.features.half()) and store[0].boxes.dtype == store[0].class_probs.dtype == torch.float32
+
+
+# bad regions stay out
+
+def bad(**changes):
+    values = {name: getattr(some_regions(0, 3), name).clone() for name in ('boxes', 'features', 'class_probs')}
+    for name, (place, value) in changes.items(): values[name][place] = torch.as_tensor(value)
+    return Regions(**values, size=(200, 100))
+
+@pytest.mark.parametrize('box', [(10, 10, 10, 20), (10, 10, 20, 10), (20, 10, 10, 20), (10, 20, 20, 10), (-3, 10, 20, 20), (10, 10, 201, 20), (10, 10, 20, 101),
+                                 (10, float('nan'), 20, 20), (10, 10, float('inf'), 20), (float('-inf'), 10, 20, 20)])
+def test_bad_boxes_are_refused(tmp_path, box):
+    with pytest.raises(ValueError, match=r'1.jpg: box 2, .* 200 x 100'): write_store(tmp_path/'s', [some_regions(0, 3), bad(boxes=(2, box))])
+    assert not list((tmp_path/'s').glob('shard*'))
+
+@pytest.mark.parametrize('changes, told', [
+    (dict(features=((1, 2), float('nan'))), 'feature'), (dict(features=((1, 2), 1e5)), '65504'), (dict(class_probs=((0, 0), float('nan'))), 'distribution'),
+    (dict(class_probs=(0, torch.tensor([1.5, -.5, 0, 0, 0, 0]))), 'distribution'), (dict(class_probs=(0, torch.full((6,), .3))), 'distribution')])
+def test_other_bad_numbers_are_refused(changes, told):
+    with pytest.raises(ValueError, match=f'my.jpg.*{told}'): check_regions(bad(**changes), 'my.jpg', WIDTH, len(CLASSES))
+
+def test_wrong_shapes_are_refused(tmp_path):
+    for record, told in ((some_regions(0, 3, width=7), r'features have the shape \(3, 7\), expected \(3, 8\)'), (some_regions(0, 3, classes=5), 'class_probs have the shape')):
+        with pytest.raises(ValueError, match='0.jpg: ' + told): write_store(tmp_path/'s', [record])
+    writer = StoreWriter(tmp_path/'s', ['0.jpg'], WIDTH, CLASSES, {'detector': 'test', 'version': 1}, 4)
+    with pytest.raises(ValueError, match='shard 0 takes 1 records, got 2'): writer.write(0, [some_regions(0), some_regions(1)])
+
+@given(st.integers(0, 10**6))
+@settings(deadline=None, max_examples=30)
+def test_good_regions_pass(index): check_regions(some_regions(index, 4), 'x', WIDTH, len(CLASSES))
+
+
+# plans
+
+def test_another_plan_is_refused(tmp_path):
+    write_store(tmp_path/'s', [some_regions(i) for i in range(3)])
+    ids, made_by = [f'{i}.jpg' for i in range(3)], {'detector': 'test', 'version': 1}
+    for plan, told in (((ids[::-1], WIDTH, CLASSES, made_by, 4), 'ids_sha256'), ((ids, WIDTH, CLASSES, made_by, 5), 'shard_size'), ((ids, 9, CLASSES, made_by, 4), 'feature_width'),
+                       ((ids, WIDTH, CLASSES, made_by | {'version': 2}, 4), 'made_by'), ((ids, WIDTH, CLASSES[::-1], made_by, 4), 'classes')):
+        with pytest.raises(ValueError, match=f'begun with another plan.*{told} differ'): StoreWriter(tmp_path/'s', *plan)
+    assert StoreWriter(tmp_path/'s', ids, WIDTH, CLASSES, made_by, 4).missing() == []
+
+@pytest.mark.parametrize('ids', [[], ['a', 'b', 'a']])
+def test_ids_must_differ(tmp_path, ids):
+    with pytest.raises(ValueError, match='none twice'): ShardWriter(tmp_path/'s', 'words', ids, 2, {})
+
+def test_folders_that_are_no_store(tmp_path):
+    with pytest.raises(FileNotFoundError, match='manifest.json: no such file'): Store(tmp_path)
+    ShardWriter(tmp_path/'words', 'words', ['a'], 2, {})
+    with pytest.raises(ValueError, match='store of words, expected regions'): Store(tmp_path/'words')
+    (tmp_path/'manifest.json').write_text('{"a": 1}')
+    with pytest.raises(ValueError, match='not the manifest of a store'): Store(tmp_path)
+    (tmp_path/'manifest.json').write_text('{"a": ')
+    with pytest.raises(ValueError, match='manifest.json.*JSON'): Store(tmp_path)
+
+def test_newer_format_is_refused(tmp_path):
+    store = write_store(tmp_path/'s', [some_regions(0)])
+    (tmp_path/'s'/'manifest.json').write_text(json.dumps(store.manifest | {'format': 9}))
+    with pytest.raises(ValueError, match='version 9 is newer than version 1'): Store(tmp_path/'s')
+    with pytest.raises(ValueError, match='version 9 is newer than version 1'): write_store(tmp_path/'s', [some_regions(0)])
+
+def test_unfinished_store_is_refused(tmp_path):
+    writer = StoreWriter(tmp_path/'s', list('abc'), WIDTH, CLASSES, {}, shard_size=1)
+    writer.write(1, [some_regions(0)])
+    with pytest.raises(ValueError, match='2 of 3 shards are still to be written'): Store(tmp_path/'s')
+    assert writer.missing() == [(0, ['a']), (2, ['c'])] and len(find_damage(tmp_path/'s')) == 2
+
+
+# faults
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_one_flipped_bit_is_found(flip_store, data):
+    folder = flip_store
+    path = data.draw(st.sampled_from(sorted(folder.glob('shard*'))))
+    content = path.read_bytes()
+    place = data.draw(st.integers(0, len(content) - 1))
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1 << data.draw(st.integers(0, 7))]) + content[place + 1:])
+    faults = find_damage(folder)
+    path.write_bytes(content)
+    assert len(faults) == 1 and path.name in faults[0] and find_damage(folder) == []
+
+@pytest.fixture(scope='module')
+def flip_store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('flip')/'s'
+    write_store(folder, [some_regions(i) for i in range(6)])
+    return folder
+
+def test_cut_and_missing_files_are_named(tmp_path):
+    store = write_store(tmp_path/'s', [some_regions(i, 3) for i in range(8)])
+    path = tmp_path/'s'/'shard-00001.safetensors'
+    path.write_bytes(path.read_bytes()[:-10])
+    fresh = Store(tmp_path/'s')
+    assert len(fresh[0].boxes) == 3
+    with pytest.raises(ValueError, match='shard-00001.safetensors: missing, or not'): fresh[5]
+    path.unlink()
+    assert [fault.rpartition(': ')[2] for fault in store.verify()] == ['missing']
+
+def test_disk_full_leaves_no_shard_that_counts(tmp_path):
+    program = f'''
+import resource, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_store import *
+writer = StoreWriter({str(tmp_path/"s")!r}, ['a', 'b'], WIDTH, CLASSES, {{}}, shard_size=1)
+writer.write(0, [some_regions(0, 5)])
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+writer.write(1, [some_regions(1, 2000)])
+'''
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert done.returncode == 1 and 'rror' in done.stderr
+    assert StoreWriter(tmp_path/'s', ['a', 'b'], WIDTH, CLASSES, {}, shard_size=1).missing() == [(1, ['b'])]
+    assert {path.name for path in (tmp_path/'s').iterdir()} <= {'manifest.json', '.lock', 'shard-00000.jsonl', 'shard-00000.safetensors'}
+
+JOB = f'''
+import sys, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_store import *
+folder, pause, share = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+writer = StoreWriter(folder, [str(i) for i in range(60)], WIDTH, CLASSES, {{'detector': 'test'}}, shard_size=2)
+for number, ids in writer.missing():
+    if share >= 0 and number % 2 != share: continue
+    time.sleep(pause)
+    writer.write(number, [some_regions(int(id)) for id in ids])
+    print(number, flush=True)
+'''
+
+def job(folder, pause=0., share=-1): return subprocess.Popen([sys.executable, '-c', JOB, str(folder), str(pause), str(share)], stdout=subprocess.PIPE, text=True)
+
+def same_files(a, b):
+    names = {path.name for path in a.iterdir()} - {'.lock'}
+    assert names == {path.name for path in b.iterdir()} - {'.lock'}
+    return filecmp.cmpfiles(a, b, names, shallow=False)[1:] == ([], [])
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('undisturbed')/'s'
+    assert job(folder).wait() == 0 and find_damage(folder) == []
+    return folder
+
+def test_killed_writer_goes_on_and_ends_with_the_same_bytes(tmp_path, undisturbed):
+    "SIGKILL three times while shards are written, two of the times two writers at once."
+    moments, folder, done = random.Random(3), tmp_path/'s', []
+    for shares in ((-1,), (0, 1), (0, 1)):
+        processes = [job(folder, 0.005, share) for share in shares]
+        for process in processes:
+            for _ in range(2): process.stdout.readline()
+        time.sleep(moments.uniform(0, 0.03))
+        for process in processes:
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
+            process.stdout.close()
+        done.append(len(read_manifest(folder, 'regions')['shards']))
+        assert not [fault for fault in find_damage(folder) if 'not been written' not in fault]
+    assert 0 < done[0] < done[1] < done[2] < 30
+    last = job(folder)
+    assert len(last.communicate()[0].split()) == 30 - done[2] # nothing is made twice
+    assert same_files(folder, undisturbed)
+
+def test_two_writers_at_once(tmp_path, undisturbed):
+    processes = [job(tmp_path/'s', 0, share) for share in (0, 1)]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert same_files(tmp_path/'s', undisturbed)
+
+@pytest.mark.parametrize('name', ['with spaces', 'größe ☂'])
+def test_any_folder(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert len(write_store(Path(name), [some_regions(0, 2)])[0].boxes) == 2
+
+def test_features_are_mapped_not_read(tmp_path):
+    "Opening a shard of 40 MB and reading one picture takes far less memory than the shard."
+    ids = [str(i) for i in range(1000)]
+    writer = StoreWriter(tmp_path/'s', ids, 1000, CLASSES, {}, shard_size=1000)
+    writer.write(0, [some_regions(i, 20, width=1000) for i in range(1000)])
+    program = f'''
+import resource
+from vlground.store import Store
+store = Store({str(tmp_path/"s")!r})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert store[500].features.shape == (20, 1000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+'''
+    grown = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True).stdout
+    assert (tmp_path/'s'/'shard-00000.safetensors').stat().st_size > 40e6 and int(grown) < 10_000 # kB
