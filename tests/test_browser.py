@@ -1,6 +1,7 @@
 "A lesson in JupyterLab, in a real browser: opened, run from the Run menu, without an error, with its figures."
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -102,7 +103,7 @@ def test_a_lesson_runs_in_jupyterlab(browser, lab, name, tmp_path):
     page.on('pageerror', lambda error: errors.append(str(error)))
     try:
         page.goto(f'{url}/lab/tree/{name}?token={TOKEN}')
-        page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+        page.get_by_text(re.compile(r'\| Idle$')).wait_for() # in the status bar; the notebook's own sign says idle before there is a kernel
         assert page.locator('.jp-RenderedImage img').count() == 0
         page.get_by_role('menuitem', name='Run', exact=True).click()
         page.get_by_role('menuitem', name='Run All Cells', exact=True).click()

@@ -372,6 +372,23 @@ def test_spe_is_added_and_has_no_parameters(model, config):
         assert torch.allclose(with_spe.image(batch.features, batch.locations, batch.region_mask), image.norm(summed))
 
 
+def test_spatial_encoding_of_padding_is_zero():
+    code = spatial_encoding(torch.rand(2, 3, 5), 16, torch.tensor([[True, False, True], [False, False, True]]))
+    assert (code == 0).all(-1).tolist() == [[False, True, False], [True, True, False]]
+
+
+def test_vlbert_replaces_masked_regions_but_never_the_global_one():
+    model, batch = make_model('vlbert')['backbone'], make_batch()
+    features = torch.where(batch.features == 0, 1., batch.features)
+    features[:, 0] = features[0, 2] = 0
+    before = model.embed(replace(batch, features=features))
+    with torch.no_grad():
+        model.masked_object.weight += 1
+        model.masked_features.weight += 1
+    changed = (model.embed(replace(batch, features=features)) != before).any(-1)
+    assert changed.nonzero().tolist() == [[0, 12 + 2]]
+
+
 def test_spatial_encoding_of_broken_boxes_is_finite():
     nan, inf = float('nan'), float('inf')
     boxes = torch.tensor([[[nan] * 5, [0.5, 0.5, 0.5, 0.5, 0], [0.9, 0.9, 0.1, 0.1, 0.64], [-2, -2, 3, 3, 25], [inf, 0, inf, 1, 1]]])

@@ -91,12 +91,12 @@ def test_ten_thousand_words(text, count):
     ('the boy&#39;s kite &amp; his hat', 'the boy&#39;s kite|his hat'),
     ('a boy, a girl and their dog', 'a boy|a girl|their dog'),
     ('a black and white cow with a big, red ball', 'a black and white cow|a big, red ball'),
-    ('a girl holding 3 balloons and two very small flags', 'a girl|3 balloons|two|small flags'),
+    ('a girl holding 3 balloons and two very small flags', 'a girl|3 balloons|two very small flags'),
     ('a smiling man in front of several parked cars', 'a smiling man|several parked cars'),
     ('a couple of trucks next to the tower', 'a couple of trucks|the tower'),
     ('a dog chases a cat', 'a dog|a cat'),
     ('it is the play of the year', 'the play|the year'),
-    ("the cat's asleep and doesn't move", 'the cat'),
+    ("the cat's asleep, don't touch it", 'the cat'),
     ('A RED DOG AND THE OLD HOUSE', 'A RED DOG|THE OLD HOUSE'),
     ('Beautiful Sunset Over The Beach #sunset', 'Beautiful Sunset|The Beach|sunset'),
     ('see http://a.b/the-dog and www.shop.com/cat by @dog', ''),
@@ -104,9 +104,7 @@ def test_ten_thousand_words(text, count):
     ('a puppy indoors', 'a puppy'),
 ])
 def test_noun_phrases(caption, expected):
-    found = [phrase.text for phrase in noun_phrases(caption)]
-    # an adverb before an adjective belongs to a phrase only behind a determiner
-    assert found == [text for text in expected.split('|') if text and text != 'two'] if 'two|' in expected else found == [text for text in expected.split('|') if text]
+    assert [phrase.text for phrase in noun_phrases(caption)] == [text for text in expected.split('|') if text]
 
 
 def test_gold_phrases_of_the_small_world():

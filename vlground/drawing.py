@@ -146,7 +146,7 @@ def read_things(
 
 THINGS = read_things((files('vlground')/'data'/'things.txt').read_text(encoding='utf-8'))
 
-# %% ../nbs/01_drawing.ipynb #b14668c3
+# %% ../nbs/01_drawing.ipynb #b4abdab6
 def _place(points: np.ndarray, dx: float, dy: float, scale: float = 1, angle: float = 0, flip: bool = False) -> np.ndarray:
     "Points (n, 2) turned by `angle` degrees, scaled, mirrored if `flip`, then moved."
     a = math.radians(angle)
@@ -156,7 +156,7 @@ def _place(points: np.ndarray, dx: float, dy: float, scale: float = 1, angle: fl
 def _add_line(parts: list[Part], marks: dict[str, np.ndarray], words: Sequence[str], blocks: dict[str, list]) -> None:
     "Add what one line draws or names."
     (head, *rest), options = [word for word in words if word not in _OPTIONS], frozenset(words) & _OPTIONS
-    if head == 'mark': marks[rest[0]] = np.array(rest[1:], float)
+    if head == 'mark': marks[rest[0]] = np.array(rest[1:], float).reshape(2)
     elif head == 'use':
         how = dict(zip(('dx', 'dy', 'scale', 'angle'), map(float, rest[1:])), flip='flip' in options)
         used, named = build(blocks[rest[0]], blocks)

@@ -86,10 +86,10 @@ def tag_words(
     matches = TOKEN.finditer(caption)
     return [(*match.span(), tag_word(match.group()) if match.lastgroup == 'WORD' else match.lastgroup) for match in matches]
 
-# %% ../nbs/02_phrases.ipynb #bf106903
+# %% ../nbs/02_phrases.ipynb #d522ce34
 _DETERMINER = r'<PDT>?<DT|PRP\$>'
 _ADJECTIVES = r'(<RB.*>*<JJ.*|VB[DGN]|CD>(<CC|COMMA><JJ.*|VBN>)*)*'
-_BARE_ADJECTIVES = r'<CD>*(<JJ.*|VBN>(<CC|COMMA><JJ.*|VBN>)*)*'
+_BARE_ADJECTIVES = r'(<CD>+<RB.*>*)?(<JJ.*|VBN>(<CC|COMMA><JJ.*|VBN>)*)*'
 _NOUNS = r'<NN.*>+(<POS><JJ.*|VB[GN]|CD>*<NN.*>+)*'
 PARSER = RegexpParser('\n'.join([
     r'VERB: <NN>{<NNS>}<DT|PRP\$>', # a dog [chases] a cat

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Box', 'CAPTIONS', 'REFER', 'TEACHER', 'RECIPES', 'SCALES', 'SIDE', 'PEOPLE', 'ANIMALS', 'HELD', 'WORN', 'SURFACES',
-           'RIDEABLE', 'RUNNERS', 'ROOFS', 'SMALL', 'Group', 'ON_GROUND', 'Thing', 'Relation', 'Scene', 'Recipe',
-           'kind_shares', 'draw_kind', 'pick', 'new_thing', 'moved', 'spot', 'put', 'holding', 'wearing', 'riding',
-           'resting', 'beside', 'chasing', 'facing', 'new_group', 'covered', 'place', 'geometric_relations',
+           'RIDEABLE', 'RUNNERS', 'ROOFS', 'SMALL', 'Group', 'INDOORS', 'ON_GROUND', 'Thing', 'Relation', 'Scene',
+           'Recipe', 'kind_shares', 'draw_kind', 'pick', 'new_thing', 'moved', 'spot', 'put', 'holding', 'wearing',
+           'riding', 'resting', 'beside', 'chasing', 'facing', 'new_group', 'covered', 'place', 'geometric_relations',
            'make_scene', 'render', 'example_scene']
 
 # %% ../nbs/01_scenes.ipynb #c0d54a70
@@ -198,7 +198,8 @@ def facing(generator: np.random.Generator, looker: str, seen: str) -> Group: # n
     pose = [p for p in KINDS[looker].poses if p not in ('running', 'sleeping', 'flying')]
     return beside(generator, new_thing(generator, looker, pick(generator, pose)), new_thing(generator, seen), (8, 30)), []
 
-# %% ../nbs/01_scenes.ipynb #c64f1222
+# %% ../nbs/01_scenes.ipynb #c6d2bfd5
+INDOORS = ('room', 'kitchen') # backgrounds without a sky
 ON_GROUND = _kinds(lambda k: k.place != 'sky' and k.group != 'buildings')
 
 def new_group(
@@ -265,7 +266,7 @@ def geometric_relations(
             if a.pose in ('standing', 'sitting', 'waving') and ahead and -6 < gap < 34 and level > .25*min(a.box[3] - a.box[1], b.box[3] - b.box[1]): yield Relation(i, 'looking at', j)
             if -6 < gap < 16 and abs(a.box[3] - b.box[3]) < 16: yield Relation(i, 'next to', j)
 
-# %% ../nbs/01_scenes.ipynb #92fe63c9
+# %% ../nbs/01_scenes.ipynb #056d9625
 def make_scene(
     seed: int, # another seed, another world
     index: int, # number of the scene
@@ -282,7 +283,7 @@ def make_scene(
         present = [thing for group, _ in groups for thing in group]
         if len(present) >= count: break
         kind = main if generator.random() < recipe.like else draw_kind(generator, recipe)
-        if background == 'room' and (KINDS[kind].place == 'sky' or KINDS[kind].group == 'buildings') and kind != main: continue
+        if background in INDOORS and (KINDS[kind].place == 'sky' or KINDS[kind].group == 'buildings') and kind != main: continue
         group, links = new_group(generator, kind) if generator.random() < recipe.related else ([new_thing(generator, kind)], [])
         if (new := place(generator, group, present, horizon, recipe.overlap)): groups.append((new, links))
     # what stands nearer to the viewer is drawn later

@@ -297,7 +297,7 @@ def _finished(model: nn.Module, folder: Path) -> dict: # the summary
     model.load_state_dict(load_file(file))
     return summary
 
-# %% ../nbs/07_training.ipynb #1bc32659
+# %% ../nbs/07_training.ipynb #a75f3b13
 def train(
     model: nn.Module, # on the device where it shall be trained; changed in place
     make_batch: Callable[[int], Any], # step -> batch; must depend on the step alone, with all randomness from (seed, step)
@@ -317,6 +317,7 @@ def train(
     optimizer = AdamW(parameter_groups(model, config.weight_decay), betas=(0.9, 0.999), eps=1e-6, fused=device.type in ('cpu', 'cuda'))
     state = _resume(model, optimizer, folder)
     report, parts, evaluation = _Report(folder, config, state, progress), None, None
+    def save(): save_checkpoint(folder/'checkpoints', _run_tensors(model, optimizer), state | {'seconds': report.seconds()}, config.keep)
     model.train()
     with _stop_requests() as stop, _threads(config.threads), report.bar, report.log:
         while state['step'] < config.steps and not stop:
@@ -339,13 +340,16 @@ def train(
             else:
                 state['in_a_row'] = 0
                 report.add(result)
-            done, at_end, saves = state['step'], state['step'] == config.steps, bool(stop) or state['step'] % config.save_every == 0
+            done, at_end = state['step'], state['step'] == config.steps
             # a line before each checkpoint, so that no average spans one and a resumed run logs the same figures
-            if report.steps and (saves or at_end or done % config.log_every == 0): parts = report.average(rate)
+            if report.steps and (at_end or done % config.log_every == 0 or done % config.save_every == 0): parts = report.average(rate)
             if evaluate and (at_end or config.eval_every and done % config.eval_every == 0):
                 evaluation = _evaluate(model, evaluate)
                 report.write(evaluation=evaluation)
-            if saves and not at_end: save_checkpoint(folder/'checkpoints', _run_tensors(model, optimizer), state | {'seconds': report.seconds()}, config.keep)
+            if done % config.save_every == 0 and not at_end: save()
+        if state['step'] < config.steps: # asked to stop
+            if report.steps: report.average(rate)
+            save()
     if state['step'] < config.steps:
         print(f'{folder}: stopped by {signal.Signals(stop[0]).name} after step {state["step"]} of {config.steps}, all of it saved; run again to go on', file=sys.stderr)
         raise KeyboardInterrupt if stop[0] == signal.SIGINT else SystemExit(128 + stop[0])
