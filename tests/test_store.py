@@ -1,19 +1,17 @@
 "The store: what goes in comes out, bad regions stay out, and a killed writer leaves nothing that counts by mistake."
 import filecmp
 import json
-import os
+import multiprocessing
 import pickle
 import random
+import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from safetensors import safe_open
 
 from vlground.core import rng, torch_rng
 from vlground.regions import Regions
@@ -52,10 +50,10 @@ def reference_batch(records, max_regions):
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=9), st.integers(1, 5), st.data())
-def test_round_trip(tmp_path_factory, counts, shard_size, data):
+def test_round_trip(tmp_path, counts, shard_size, data):
     ids = data.draw(st.lists(st.text(min_size=1), min_size=len(counts), max_size=len(counts), unique=True))
     records = [some_regions(i, n) for i, n in enumerate(counts)]
-    store = write_store(tmp_path_factory.mktemp('store')/'s', records, shard_size, ids=ids)
+    store = write_store(tmp_path/str(len(list(tmp_path.iterdir()))), records, shard_size, ids=ids)
     assert len(store) == len(counts) and store.ids == ids and store.classes == CLASSES and store.verify() == [] and store.errors == {}
     for i, (id, record) in enumerate(zip(ids, records)):
         for found in (store[i], store.get(id), store[i - len(ids)], Store(store.folder, in_memory=True)[i]):
@@ -219,35 +217,37 @@ def test_cut_and_missing_files_are_named(tmp_path):
     path.unlink()
     assert [fault.rpartition(': ')[2] for fault in store.verify()] == ['missing']
 
+# a job runs in a process of its own, forked from this one: what kills it is a real signal
+FORK = multiprocessing.get_context('fork')
+
+def write_on_a_full_disk(folder):
+    writer = StoreWriter(folder, ['a', 'b'], WIDTH, CLASSES, {}, shard_size=1)
+    writer.write(0, [some_regions(0, 5)])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    writer.write(1, [some_regions(1, 2000)])
+
 def test_disk_full_leaves_no_shard_that_counts(tmp_path):
-    program = f'''
-import resource, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_store import *
-writer = StoreWriter({str(tmp_path/"s")!r}, ['a', 'b'], WIDTH, CLASSES, {{}}, shard_size=1)
-writer.write(0, [some_regions(0, 5)])
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-writer.write(1, [some_regions(1, 2000)])
-'''
-    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
-    assert done.returncode == 1 and 'rror' in done.stderr
+    "A limit on the size of files stands for the full disk: the write fails half way."
+    process = FORK.Process(target=write_on_a_full_disk, args=(tmp_path/'s',))
+    process.start(), process.join()
+    assert process.exitcode == 1
     assert StoreWriter(tmp_path/'s', ['a', 'b'], WIDTH, CLASSES, {}, shard_size=1).missing() == [(1, ['b'])]
     assert {path.name for path in (tmp_path/'s').iterdir()} <= {'manifest.json', '.lock', 'shard-00000.jsonl', 'shard-00000.safetensors'}
 
-JOB = f'''
-import sys, time
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_store import *
-folder, pause, share = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
-writer = StoreWriter(folder, [str(i) for i in range(60)], WIDTH, CLASSES, {{'detector': 'test'}}, shard_size=2)
-for number, ids in writer.missing():
-    if share >= 0 and number % 2 != share: continue
-    time.sleep(pause)
-    writer.write(number, [some_regions(int(id)) for id in ids])
-    print(number, flush=True)
-'''
+def work(folder, pause, share, made):
+    "Write the missing shards, or every other one of them, and count what was made."
+    writer = StoreWriter(folder, [str(i) for i in range(60)], WIDTH, CLASSES, {'detector': 'test'}, shard_size=2)
+    for number, ids in writer.missing():
+        if share is not None and number % 2 != share: continue
+        time.sleep(pause)
+        writer.write(number, [some_regions(int(id)) for id in ids])
+        made.value += 1
 
-def job(folder, pause=0., share=-1): return subprocess.Popen([sys.executable, '-c', JOB, str(folder), str(pause), str(share)], stdout=subprocess.PIPE, text=True)
+def start(folder, pause=0., share=None):
+    made = FORK.Value('i', lock=False)
+    process = FORK.Process(target=work, args=(folder, pause, share, made))
+    process.start()
+    return process, made
 
 def same_files(a, b):
     names = {path.name for path in a.iterdir()} - {'.lock'}
@@ -257,31 +257,32 @@ def same_files(a, b):
 @pytest.fixture(scope='module')
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp('undisturbed')/'s'
-    assert job(folder).wait() == 0 and find_damage(folder) == []
+    work(folder, 0, None, FORK.Value('i'))
+    assert find_damage(folder) == []
     return folder
 
 def test_killed_writer_goes_on_and_ends_with_the_same_bytes(tmp_path, undisturbed):
-    "SIGKILL three times while shards are written, two of the times two writers at once."
-    moments, folder, done = random.Random(3), tmp_path/'s', []
-    for shares in ((-1,), (0, 1), (0, 1)):
-        processes = [job(folder, 0.005, share) for share in shares]
-        for process in processes:
-            for _ in range(2): process.stdout.readline()
-        time.sleep(moments.uniform(0, 0.03))
-        for process in processes:
-            process.kill()
-            assert process.wait() == -signal.SIGKILL
-            process.stdout.close()
+    "SIGKILL six times while shards are written, often with two writers at once."
+    moments, folder, done = random.Random(3), tmp_path/'s', [0]
+    for shares in ((None,), (0, 1), (0, 1), (None,), (0, 1), (0, 1)):
+        jobs = [start(folder, 0.005, share) for share in shares]
+        while any(made.value < 2 for _, made in jobs): time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.015))
+        for process, _ in jobs: process.kill()
+        for process, _ in jobs: process.join()
+        assert [process.exitcode for process, _ in jobs] == [-signal.SIGKILL]*len(jobs)
         done.append(len(read_manifest(folder, 'regions')['shards']))
+        assert done[-2] < done[-1] < 30
         assert not [fault for fault in find_damage(folder) if 'not been written' not in fault]
-    assert 0 < done[0] < done[1] < done[2] < 30
-    last = job(folder)
-    assert len(last.communicate()[0].split()) == 30 - done[2] # nothing is made twice
+    last, made = start(folder)
+    last.join()
+    assert made.value == 30 - done[-1] # nothing is made twice
     assert same_files(folder, undisturbed)
 
 def test_two_writers_at_once(tmp_path, undisturbed):
-    processes = [job(tmp_path/'s', 0, share) for share in (0, 1)]
-    assert [process.wait() for process in processes] == [0, 0]
+    jobs = [start(tmp_path/'s', 0, share) for share in (0, 1)]
+    for process, _ in jobs: process.join()
+    assert [process.exitcode for process, _ in jobs] == [0, 0]
     assert same_files(tmp_path/'s', undisturbed)
 
 @pytest.mark.parametrize('name', ['with spaces', 'größe ☂'])
@@ -289,18 +290,16 @@ def test_any_folder(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     assert len(write_store(Path(name), [some_regions(0, 2)])[0].boxes) == 2
 
+def growth(folder): # kB of memory that opening a store and reading one picture takes
+    store = Store(folder)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert store[500].features.shape == (20, 1000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+
 def test_features_are_mapped_not_read(tmp_path):
-    "Opening a shard of 40 MB and reading one picture takes far less memory than the shard."
-    ids = [str(i) for i in range(1000)]
-    writer = StoreWriter(tmp_path/'s', ids, 1000, CLASSES, {}, shard_size=1000)
-    writer.write(0, [some_regions(i, 20, width=1000) for i in range(1000)])
-    program = f'''
-import resource
-from vlground.store import Store
-store = Store({str(tmp_path/"s")!r})
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-assert store[500].features.shape == (20, 1000)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-'''
-    grown = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True).stdout
-    assert (tmp_path/'s'/'shard-00000.safetensors').stat().st_size > 40e6 and int(grown) < 10_000 # kB
+    "Reading one picture from a shard of 40 MB takes far less memory than the shard."
+    record = some_regions(0, 20, width=1000)
+    writer = StoreWriter(tmp_path/'s', [str(i) for i in range(1000)], 1000, CLASSES, {}, shard_size=1000)
+    writer.write(0, [record]*1000)
+    with FORK.Pool(1) as pool: grown = pool.apply(growth, (tmp_path/'s',))
+    assert (tmp_path/'s'/'shard-00000.safetensors').stat().st_size > 40e6 and grown < 10_000

@@ -1,32 +1,31 @@
 "The training loop: what it computes, and what is left after every fault that is injected here."
 import json
 import math
+import multiprocessing
 import os
 import random
+import resource
 import signal
-import subprocess
 import sys
 import time
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
+from vlground.core import sha256, torch_rng
 from vlground.training import TrainConfig, config_from, linear_warmup_decay, load_checkpoint, parameter_groups, read_log, save_checkpoint, train
 
-JOB = '''
-"A small training with dropout, as a program: python job.py FOLDER STEPS PAUSE"
-import sys, time, torch
-from torch import nn
-from vlground.core import torch_rng
-from vlground.training import TrainConfig, train
+# a job runs in a process of its own, forked from this one: what kills it is a real signal
+FORK = multiprocessing.get_context('fork')
+CONFIG = TrainConfig(steps=40, batch_size=8, learning_rate=1e-2, save_every=7, log_every=5, eval_every=10, threads=1)
 
-def make_model():
+def make_model(): # with dropout, so that random numbers matter
     torch.manual_seed(0)
     return nn.Sequential(nn.Embedding(20, 16), nn.Linear(16, 32), nn.LayerNorm(32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 20))
 
@@ -40,20 +39,7 @@ def loss_fn(model, batch):
 
 def evaluate(model): return {'accuracy': float((model(torch.arange(20)).argmax(1) == 3*torch.arange(20) % 20).float().mean())}
 
-CONFIG = TrainConfig(steps=40, batch_size=8, learning_rate=1e-2, save_every=7, log_every=5, eval_every=10, threads=1)
-
-if __name__ == '__main__':
-    def slow(step):
-        print(step, flush=True)
-        time.sleep(float(sys.argv[3]))
-        return make_batch(step)
-    train(make_model(), slow, loss_fn, CONFIG, sys.argv[1], evaluate, progress='none')
-'''
-space = {}
-exec(JOB.replace("__name__ == '__main__'", 'False'), space)
-make_model, make_batch, loss_fn, evaluate, CONFIG = (space[name] for name in ('make_model', 'make_batch', 'loss_fn', 'evaluate', 'CONFIG'))
-
-def run(folder, **changes): # the job, in this process
+def run(folder, **changes): # the training, in this process
     model = make_model()
     keywords = dict(make_batch=make_batch, loss_fn=loss_fn, config=CONFIG, folder=folder, evaluate=evaluate, progress='none') | changes
     return model, train(model, **keywords)
@@ -170,8 +156,8 @@ DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.in
 @settings(max_examples=25, deadline=None)
 @given(st.dictionaries(st.text(st.characters(codec='utf-8', exclude_characters='\0'), min_size=1, max_size=8).filter(lambda name: name != '__metadata__'),
                        st.tuples(st.lists(st.integers(0, 4), max_size=3), DTYPES), max_size=4), st.integers(0, 10**7), st.text())
-def test_checkpoint_round_trip(tmp_path_factory, shapes, step, note):
-    folder = tmp_path_factory.mktemp('round')
+def test_checkpoint_round_trip(tmp_path, shapes, step, note):
+    folder = tmp_path/f'{step} {len(list(tmp_path.iterdir()))}'
     tensors = {name: (100*torch.randn(shape)).to(dtype) for name, (shape, dtype) in shapes.items()}
     save_checkpoint(folder, tensors, {'step': step, 'note': note})
     found, state = load_checkpoint(folder)
@@ -194,14 +180,13 @@ def two_checkpoints(folder):
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_one_flipped_bit_is_found(tmp_path_factory, data):
-    folder = tmp_path_factory.mktemp('flip')
+def test_one_flipped_bit_is_found(tmp_path, data):
+    folder = tmp_path/str(len(list(tmp_path.iterdir())))
     two_checkpoints(folder)
     file = folder/data.draw(st.sampled_from(['step-000002.safetensors', 'step-000002.json']))
     content = bytearray(file.read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     file.write_bytes(content)
-    import warnings
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         tensors, state = load_checkpoint(folder)
@@ -240,18 +225,19 @@ def test_pickle_in_place_of_a_checkpoint_is_never_run(tmp_path):
     with pytest.warns(match='damaged'): assert load_checkpoint(tmp_path)[1]['step'] == 1
     assert not (tmp_path/'boom').exists()
 
+def save_on_a_full_disk(folder):
+    sys.stderr = open(folder/'told', 'w')
+    save_checkpoint(folder, {'weight': torch.ones(10)}, {'step': 1})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    save_checkpoint(folder, {'weight': torch.ones(100_000)}, {'step': 2})
+
 def test_disk_full(tmp_path):
     "A limit on the size of files stands for the full disk: the write fails half way."
-    program = f'''
-import resource, torch
-from vlground.training import save_checkpoint
-save_checkpoint({str(tmp_path)!r}, {{'weight': torch.ones(10)}}, {{'step': 1}})
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-save_checkpoint({str(tmp_path)!r}, {{'weight': torch.ones(100_000)}}, {{'step': 2}})
-'''
-    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
-    assert done.returncode == 1 and 'step-000002' in done.stderr and '400,000 bytes' in done.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {'step-000001.json', 'step-000001.safetensors'}
+    process = FORK.Process(target=save_on_a_full_disk, args=(tmp_path,))
+    process.start(), process.join()
+    told = (tmp_path/'told').read_text()
+    assert process.exitcode == 1 and 'step-000002' in told and '400,000 bytes' in told
+    assert {path.name for path in tmp_path.iterdir()} == {'step-000001.json', 'step-000001.safetensors', 'told'}
     assert load_checkpoint(tmp_path)[1]['step'] == 1
 
 
@@ -263,57 +249,84 @@ def test_resumed_run_ends_with_the_same_bits(tmp_path, whole, step):
     run(tmp_path)
     assert same_end(tmp_path, whole)
 
-def job(tmp_path, folder, pause): # the job as a process of its own
-    program = tmp_path/'job.py'
-    program.write_text(JOB)
-    return subprocess.Popen([sys.executable, str(program), str(folder), '40', str(pause)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env=os.environ | {'OMP_NUM_THREADS': '1'})
+def work(folder, pause):
+    "Train, and write down each step that is begun."
+    sys.stderr = open(folder.with_suffix('.told'), 'a', buffering=1)
+    begun = open(folder.with_suffix('.steps'), 'a', buffering=1)
+    def slow(step):
+        print(step, file=begun)
+        time.sleep(pause)
+        return make_batch(step)
+    run(folder, make_batch=slow)
 
-def wait_for(process, step):
-    for line in process.stdout:
-        if int(line) >= step: return
-    raise AssertionError(process.stderr.read())
+def start(folder, pause=0.):
+    folder.with_suffix('.steps').unlink(missing_ok=True)
+    process = FORK.Process(target=work, args=(folder, pause))
+    process.start()
+    return process
+
+def steps_of(folder): return [int(line) for line in folder.with_suffix('.steps').read_text().split('\n')[:-1]] if folder.with_suffix('.steps').exists() else []
+
+def wait_for(process, folder, step):
+    while not any(begun >= step for begun in steps_of(folder)):
+        assert process.is_alive(), folder.with_suffix('.told').read_text()
+        time.sleep(0.002)
 
 def test_killed_at_random_moments(tmp_path, whole):
-    "SIGKILL four times, anywhere from the start of a step to the middle of a save; then left alone."
-    moments, folder, reached = random.Random(5), tmp_path/'run', 0
-    for step in (4, 11, 22, 33):
-        process = job(tmp_path, folder, 0.01)
-        wait_for(process, step)
-        time.sleep(moments.uniform(0, 0.03))
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-        assert not (folder/'summary.json').exists()
-        process.stdout.close(), process.stderr.close()
-    last = job(tmp_path, folder, 0)
-    steps = [int(line) for line in last.communicate()[0].split()]
-    assert last.returncode == 0
-    assert steps[0] > 14 and steps[-1] == 39 # it went on from a checkpoint
+    "SIGKILL eight times, anywhere from the start of a step to the middle of a save; then left alone."
+    moments, folder, saved = random.Random(5), tmp_path/'run', []
+    for step in (2, 6, 7, 13, 14, 20, 27, 34):
+        process = start(folder, 0.005)
+        wait_for(process, folder, step)
+        time.sleep(moments.uniform(0, 0.02))
+        process.kill(), process.join()
+        assert process.exitcode == -signal.SIGKILL and not (folder/'summary.json').exists()
+        saved.append(load_checkpoint(folder/'checkpoints')[1]['step'] if load_checkpoint(folder/'checkpoints') else 0)
+    assert saved == sorted(saved) and saved[0] == 0 and saved[-1] >= 28
+    last = start(folder)
+    last.join()
+    assert last.exitcode == 0 and steps_of(folder) == list(range(saved[-1], 40))
     assert same_end(folder, whole)
-    assert not list(folder.rglob('*.part*'))
+    assert not list(folder.rglob('.*'))
 
-@pytest.mark.parametrize('number, code', [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+@pytest.mark.parametrize('number, code', [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
 def test_asked_to_stop(tmp_path, whole, number, code):
     folder = tmp_path/'run'
-    process = job(tmp_path, folder, 0.02)
-    wait_for(process, 10)
-    process.send_signal(number)
-    _, told = process.communicate(timeout=60)
+    process = start(folder, 0.02)
+    wait_for(process, folder, 10)
+    os.kill(process.pid, number)
+    process.join()
     step = load_checkpoint(folder/'checkpoints')[1]['step']
-    assert process.returncode == code and f'stopped by {number.name} after step {step} of 40' in told
-    assert 11 <= step < 40
-    job(tmp_path, folder, 0).communicate()
+    assert process.exitcode == code and f'stopped by {number.name} after step {step} of 40' in folder.with_suffix('.told').read_text()
+    assert step == steps_of(folder)[-1] + 1 and 11 <= step < 40 # the step that was begun was finished
+    run(folder)
     assert (folder/'final.safetensors').read_bytes() == (whole/'final.safetensors').read_bytes()
 
+@pytest.mark.parametrize('when', ['loading', 'evaluating', 'saving'])
+def test_asked_to_stop_at_any_time(tmp_path, whole, monkeypatch, when):
+    "A request that comes late in a step does not lose that step."
+    def once(): # this process asks itself, one time
+        if not asked: asked.append(os.kill(os.getpid(), signal.SIGTERM))
+    asked, keywords = [], {}
+    if when == 'loading': keywords['make_batch'] = lambda step: (step == 12 and once(), make_batch(step))[1]
+    if when == 'evaluating': keywords['evaluate'] = lambda model: (once(), evaluate(model))[1]
+    if when == 'saving':
+        monkeypatch.setattr('vlground.training.sha256', lambda path: (once(), sha256(path))[1])
+    with pytest.raises(SystemExit): run(tmp_path, **keywords)
+    monkeypatch.undo()
+    assert load_checkpoint(tmp_path/'checkpoints')[1]['step'] == {'loading': 13, 'evaluating': 10, 'saving': 7}[when]
+    run(tmp_path)
+    assert (tmp_path/'final.safetensors').read_bytes() == (whole/'final.safetensors').read_bytes()
+
 def test_second_signal_stops_at_once(tmp_path):
-    process = job(tmp_path, tmp_path/'run', 5)
-    wait_for(process, 0)
-    process.send_signal(signal.SIGINT)
+    process = start(tmp_path/'run', 30)
+    wait_for(process, tmp_path/'run', 0)
+    os.kill(process.pid, signal.SIGINT)
     time.sleep(0.3)
-    assert process.poll() is None # it waits for the end of the step
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=4)
-    assert process.returncode == -signal.SIGINT and 'at once' in told
+    assert process.is_alive() # it waits for the end of the step
+    os.kill(process.pid, signal.SIGINT)
+    process.join(20)
+    assert process.exitcode == 1 and 'at once' in (tmp_path/'run.told').read_text()
 
 def test_handlers_are_given_back(tmp_path):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), torch.get_num_threads()

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['Verdict', 'run_cases', 'check_box_mask', 'check_pick', 'check_replace_file', 'check_hat_box', 'check_cover',
-           'check_word_offsets', 'check_runs', 'check_pieces_of', 'check_largest_shift', 'check_containment',
-           'check_best_region', 'check_pair_features', 'check_split_pairs', 'check_weighted_loss']
+           'check_faces', 'check_visible', 'check_singles_out', 'check_write', 'check_best_guess', 'check_word_offsets',
+           'check_runs', 'check_pieces_of', 'check_largest_shift', 'check_containment', 'check_best_region',
+           'check_pair_features', 'check_split_pairs', 'check_weighted_loss']
 
 # %% ../nbs/90_checks.ipynb #3043f254
 from collections.abc import Callable
@@ -194,6 +195,136 @@ def check_cover(
         ('It fails where the picture is wider than high: h and w are two numbers.', case(2, 3, 2), by_counting),
         ('It fails for 3 samples a side: is a 2 or a 4 written into the code?', case(2, 3, 3), by_counting),
     ], 'each pixel is as dark as it is covered')
+
+# %% ../nbs/90_checks.ipynb #ce375cf5
+def check_faces(
+    answer: Callable, # (box, flip, other box) -> bool
+) -> Verdict:
+    "Exercise 1 of lesson 01, scenes: is the other one ahead?"
+    def by_stepping(result, box, flip, other):
+        at, goal = ((b[0] + b[2])/2 for b in (box, other))
+        for _ in range(512):
+            at += -.5 if flip else .5
+            if at == goal: return bool(result)
+        return not result
+    return run_cases(answer, [
+        ('Facing right (flip is False), the other one to the right: it is ahead.', lambda: ((10, 0, 30, 20), False, (60, 0, 80, 20)), by_stepping),
+        ('Facing right, the other one to the left: it is behind. Does your answer depend on where the other one is?',
+         lambda: ((60, 0, 80, 20), False, (10, 0, 30, 20)), by_stepping),
+        ('Facing left (flip is True), the other one to the left: it is ahead. Did you use flip?', lambda: ((60, 0, 80, 20), True, (10, 0, 30, 20)), by_stepping),
+        ('Facing left, the other one to the right: it is behind.', lambda: ((10, 0, 30, 20), True, (60, 0, 80, 20)), by_stepping),
+        ('A wide box may begin further left and yet have its middle to the right: compare the middles, not the left sides.',
+         lambda: ((40, 0, 60, 20), False, (30, 0, 130, 20)), by_stepping),
+        ('A wide box may end further right and yet have its middle to the left: compare the middles, not the right sides.',
+         lambda: ((40, 0, 60, 20), True, (0, 0, 70, 20)), by_stepping),
+        ('The other one is higher up, which does not matter: the first and third number of a box are x, the others y.',
+         lambda: ((10, 200, 30, 240), False, (60, 0, 80, 20)), by_stepping),
+    ], 'ahead is where it faces')
+
+# %% ../nbs/90_checks.ipynb #37d1b875
+def check_visible(
+    answer: Callable, # boxes -> share of each that can be seen
+) -> Verdict:
+    "Exercise 2 of lesson 01, scenes: what later boxes leave of each box."
+    def by_counting(result, boxes):
+        def inside(x, y, box): return box[0] <= x < box[2] and box[1] <= y < box[3]
+        expected = []
+        for i, box in enumerate(boxes):
+            pixels = [(x, y) for x in range(box[0], box[2]) for y in range(box[1], box[3])]
+            expected.append(sum(not any(inside(*pixel, later) for later in boxes[i + 1:]) for pixel in pixels)/len(pixels))
+        return len(result) == len(boxes) and all(abs(float(a) - b) < 1e-6 for a, b in zip(result, expected))
+    return run_cases(answer, [
+        ('One box alone can be seen whole: the answer is [1.0].', lambda: ([(10, 10, 20, 30)],), by_counting),
+        ('Two boxes apart: both can be seen whole.', lambda: ([(10, 10, 20, 30), (40, 10, 50, 30)],), by_counting),
+        ('The second hides half of the first, and is itself in front: [0.5, 1.0]. Later boxes hide earlier ones, not the other way round.',
+         lambda: ([(0, 0, 20, 10), (10, 0, 30, 10)],), by_counting),
+        ('A small box before a large one hides a share of the *large* one: divide by the area of the box whose share you want.',
+         lambda: ([(0, 0, 40, 40), (10, 10, 20, 20)],), by_counting),
+        ('Two later boxes overlap each other on the first one: the pixels that both hide are hidden once.',
+         lambda: ([(0, 0, 20, 10), (4, 0, 12, 10), (8, 0, 16, 10)],), by_counting),
+        ('A box in the middle of the order hides those before it and is hidden by those after it.',
+         lambda: ([(0, 0, 10, 10), (5, 0, 15, 10), (0, 0, 8, 10)],), by_counting),
+        ('Boxes that are wider than high, away from the corner: are x and y exchanged somewhere?',
+         lambda: ([(100, 20, 180, 40), (160, 30, 250, 60)],), by_counting),
+        ('A box may be hidden altogether: its share is 0.', lambda: ([(10, 10, 20, 20), (0, 0, 50, 50)],), by_counting),
+    ], 'what is painted over is gone')
+
+# %% ../nbs/90_checks.ipynb #6b3acc2c
+def check_singles_out(
+    answer: Callable, # (what was said, things, index) -> bool
+) -> Verdict:
+    "Exercise 1 of lesson 01, the small world: do traits single out a thing?"
+    def by_sets(result, said, things, i):
+        fit = [set(said.items()) <= set(thing.items()) for thing in things]
+        return isinstance(result, bool) and result == (fit[i] and sum(fit) == 1)
+    red, blue, cat = dict(kind='dog', colour='red'), dict(kind='dog', colour='blue'), dict(kind='cat', colour='red')
+    small, big = dict(kind='dog', colour='red', size='small'), dict(kind='dog', colour='blue', size='small')
+    return run_cases(answer, [
+        ('One dog and one cat, and "cat" is said of the cat: True. Return a bool, not a list or a number.', lambda: (dict(kind='cat'), [red, cat], 1), by_sets),
+        ('Two dogs, and only "dog" is said: False, since both fit.', lambda: (dict(kind='dog'), [red, blue], 0), by_sets),
+        ('"Red dog" is said, and a red cat is there too: True. A thing fits only if it has *all* traits, not one of them.',
+         lambda: (dict(kind='dog', colour='red'), [red, blue, cat], 0), by_sets),
+        ('Exactly one thing fits, but another one is meant: False. Did you ask which one it is?', lambda: (dict(colour='blue'), [red, blue], 0), by_sets),
+        ('Nothing fits: False.', lambda: (dict(colour='green'), [red, blue], 1), by_sets),
+        ('A thing may lack a trait: it does not fit, and there is no error.', lambda: (dict(size='small'), [red, small], 1), by_sets),
+        ('Two things that are equal in every trait cannot be told apart: compare indices, not things.', lambda: (dict(red), [red, dict(red)], 0), by_sets),
+        ('Three traits are needed: does it work for more than two?', lambda: (dict(small), [red, big, small], 2), by_sets),
+        ('Nothing was said, and there is one thing only: it is singled out.', lambda: ({}, [red], 0), by_sets),
+    ], 'one fits, and it is the right one')
+
+# %% ../nbs/90_checks.ipynb #a38f6e8b
+def check_write(
+    answer: Callable, # pieces -> (text, mentions)
+) -> Verdict:
+    "Exercise 2 of lesson 01, the small world: a caption and its gold."
+    def by_laying_over(result, pieces):
+        text, mentions = result
+        if text != ''.join(words for words, _ in pieces): return False
+        owner = [n for n, (words, _) in enumerate(pieces) for _ in words] # which piece each character is from
+        expected = [n for n, (_, things) in enumerate(pieces) if things is not None]
+        if len(mentions) != len(expected): return False
+        return all((owner.index(n), len(owner) - owner[::-1].index(n), pieces[n][1]) == tuple(mention) for n, mention in zip(expected, mentions))
+    def case(*pieces): return lambda: (list(pieces),)
+    return run_cases(answer, [
+        ('One mention: ("a dog", (0,)) gives the text "a dog" and [(0, 5, (0,))]. The end is one past the last character.', case(('a dog', (0,))), by_laying_over),
+        ('Words that name nothing are part of the text, and no mention.', case(('photo of ', None), ('a dog', (0,))), by_laying_over),
+        ('A mention in the middle of the text: it starts where the text ended so far. Did you add the length before or after?',
+         case(('a dog', (0,)), (' near ', None), ('the tree', (1,)), (' outdoors', None)), by_laying_over),
+        ('"a dog and a dog": two mentions in two places. Did you search for the words?', case(('a dog', (0,)), (' and ', None), ('a dog', (2,))), by_laying_over),
+        ('The same phrase stands earlier as mere words: the mention is where it was said. Did you search for the words?',
+         case(('dog lovers: a ', None), ('dog', (0,))), by_laying_over),
+        ('An empty tuple is a mention of something that is not there; only None is none.', case(('a cat', ()), (' and ', None), ('a dog', (1,))), by_laying_over),
+        ('One mention may name several things: keep the whole tuple.', case(('two kids', (1, 2)), (' play ', None), ('ball', (3,))), by_laying_over),
+        ('Without pieces the text is empty, and so is the list.', case(), lambda result, pieces: tuple(result) == ('', [])),
+    ], 'each phrase is noted where it was said')
+
+# %% ../nbs/90_checks.ipynb #ab86ca6f
+def check_best_guess(
+    answer: Callable, # (train, test), each a list of (n, rank) -> {n: accuracy}
+) -> Verdict:
+    "Exercise 3 of lesson 01, the small world: the best blind guess."
+    def by_loops(result, train, test):
+        expected = {}
+        for n in range(1, 10):
+            times, right = [0]*n, [0]*n
+            for m, rank in train:
+                if m == n: times[rank] += 1
+            for m, rank in test:
+                if m == n: right[rank] += 1
+            if sum(right): expected[n] = right[times.index(max(times))]/sum(right)
+        return isinstance(result, dict) and result.keys() == expected.keys() and all(abs(float(result[n]) - share) < 1e-6 for n, share in expected.items())
+    def case(train, test): return lambda: (train, test)
+    twice = [(2, 1), (2, 1), (2, 0)]
+    return run_cases(answer, [
+        ('Rank 1 of 2 is the most frequent in train, and it is always right in test: {2: 1.0}.', case(twice, [(2, 1), (2, 1)]), by_loops),
+        ('Rank 1 is the most frequent in train, rank 0 in test: {2: 0.25}. Did you choose the guess by looking at test?',
+         case(twice, [(2, 0), (2, 0), (2, 0), (2, 1)]), by_loops),
+        ('The accuracy is a share of the test cases *with this n*.', case(twice + [(3, 1)], [(2, 1)] + [(3, 1)]*3), by_loops),
+        ('Each n has a guess of its own: among 3, another rank may be the most frequent than among 2.',
+         case(twice + [(3, 2)]*5 + [(3, 1)], [(2, 1), (3, 2), (3, 2), (3, 1), (2, 0)]), by_loops),
+        ('An n that only train has does not appear in the answer.', case(twice + [(4, 3)], [(2, 1)]), by_loops),
+        ('An n that only test has is guessed as rank 0, without an error.', case(twice, [(3, 0), (3, 1), (2, 1)]), by_loops),
+    ], 'this is what seeing nothing gets')
 
 # %% ../nbs/90_checks.ipynb #28f921d9
 import re

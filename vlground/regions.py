@@ -126,7 +126,7 @@ class BoxHead(nn.Module):
         "What is seen in each cut."
         return self.layers(x)
 
-# %% ../nbs/08_regions.ipynb #080de5db
+# %% ../nbs/08_regions.ipynb #9fe8668d
 CLASSES = ('background', *KINDS)
 POSES = tuple(dict.fromkeys(pose for kind in KINDS.values() for pose in kind.poses))
 # what the features should also tell
@@ -138,12 +138,12 @@ def small_faster_rcnn() -> FasterRCNN:
     model = FasterRCNN(backbone, rpn_anchor_generator=AnchorGenerator(((16, 32, 64, 112),), ((.5, 1., 2.),)),
         box_roi_pool=MultiScaleRoIAlign(['0'], pool, 1), box_head=BoxHead(backbone.out_channels, pool, width),
         box_predictor=FastRCNNPredictor(width, len(CLASSES)),
-        min_size=256, max_size=256, rpn_pre_nms_top_n_test=150, rpn_post_nms_top_n_test=50, rpn_pre_nms_top_n_train=400, rpn_post_nms_top_n_train=80,
+        min_size=256, max_size=256, rpn_pre_nms_top_n_test=300, rpn_post_nms_top_n_test=100, rpn_pre_nms_top_n_train=400, rpn_post_nms_top_n_train=80,
         box_batch_size_per_image=48, box_positive_fraction=.5, rpn_batch_size_per_image=128)
     model.attributes = nn.ModuleDict({name: nn.Linear(width, len(values)) for name, values in ATTRIBUTES.items()})
     return model
 
-# %% ../nbs/08_regions.ipynb #3dbef267
+# %% ../nbs/08_regions.ipynb #2a9b790e
 class TorchvisionDetector:
     "Any Faster R-CNN of torchvision's as a source of regions; follows `Detector`."
     def __init__(self,
@@ -203,7 +203,8 @@ class TorchvisionDetector:
         features, probs, _ = self.describe(maps, seen, batch.image_sizes)
         counts = [len(b) for b in seen]
         if boxes is None: boxes = [resize_boxes(*each).cpu() for each in zip(seen, batch.image_sizes, originals)]
-        return [Regions(box.float(), f.cpu(), p.float().cpu(), original[::-1]) for box, f, p, original in zip(boxes, features.split(counts), probs.split(counts), originals)]
+        found = zip(boxes, features.cpu().split(counts), probs.float().cpu().split(counts), originals)
+        return [Regions(box.float(), vectors, beliefs, (width, height)) for box, vectors, beliefs, (height, width) in found]
 
 # %% ../nbs/08_regions.ipynb #9be47dad
 def scene_targets(
@@ -259,7 +260,7 @@ def train_detector(
     train(model, batches, detection_loss, config, folder, progress=progress)
     return model.eval()
 
-# %% ../nbs/08_regions.ipynb #e1152d67
+# %% ../nbs/08_regions.ipynb #711aa35f
 DATA = Path(str(files('vlground')))/'data' # of the package: weights, word pieces
 
 def ship(
@@ -279,7 +280,8 @@ def unship(
 ) -> nn.Module: # the same, with those weights, in evaluation mode
     "Load weights that ship with the package."
     path = Path(folder)/f'{name}.safetensors'
-    if not path.is_file(): raise FileNotFoundError(f'{path}: the weights are missing; install vlground again, or train them with the command of lesson 08 or 10')
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: the weights are missing; install vlground again, or train them with the command of lesson 08 or 10')
     weights = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
     model.load_state_dict(weights)
     return model.eval()
