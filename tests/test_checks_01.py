@@ -39,5 +39,5 @@ def test_check_cover():
         (lambda samples, n: split(samples, n, lambda h, w, n: (n, h//n, n, w//n), (0, 2)), 'mixed up'),
         (lambda samples, n: split(samples, n, lambda h, w, n: (h//n, n, h//n, n), (1, 3)), 'h and w'),
         (lambda samples, n: split(samples, n, lambda h, w, n: (h//n, n, w//n, n), (1, 3)) if n < 3 else samples[::n, ::n], '3 samples'),
-        (lambda samples, n: samples[::n, ::n], 'mixed up'),
+        (lambda samples, n: samples[::n, ::n], 'mean of all four'),
     ])

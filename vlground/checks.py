@@ -176,7 +176,7 @@ def check_hat_box(
         ('A person drawn twice as large has its head twice as far from the corner: multiply by width and height of *this* box.', lambda: ((10, 20, 90, 220), (.7, .125), (24, 12)), sits),
     ], 'it sits')
 
-# %% ../nbs/90_checks.ipynb #568207d7
+# %% ../nbs/90_checks.ipynb #30b6ea62
 def check_cover(
     answer: Callable, # (samples (n*h, n*w) bool, n) -> (h, w) cover
 ) -> Verdict:
@@ -190,7 +190,7 @@ def check_cover(
     return run_cases(answer, [
         ('One sample to a pixel: cover is the sample itself, 0 or 1.', case(2, 2, 1), by_counting),
         ('All samples are covered: cover is 1 everywhere. Did you sum where the mean is asked for?', lambda: (np.ones((4, 4), bool), 2), by_counting),
-        ('One pixel of 2 × 2 samples must give shape (1, 1).', case(1, 1, 2), by_counting),
+        ('One pixel of 2 × 2 samples: shape (1, 1), and the mean of all four, not the first of them.', case(1, 1, 2), by_counting),
         ('Four pixels come out mixed up: each is the mean of neighbouring samples, not of samples that lie half a picture apart. Split the rows as (h, n), not (n, h).', case(2, 2, 2), by_counting),
         ('It fails where the picture is wider than high: h and w are two numbers.', case(2, 3, 2), by_counting),
         ('It fails for 3 samples a side: is a 2 or a 4 written into the code?', case(2, 3, 3), by_counting),

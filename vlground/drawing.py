@@ -146,7 +146,7 @@ def read_things(
 
 THINGS = read_things((files('vlground')/'data'/'things.txt').read_text(encoding='utf-8'))
 
-# %% ../nbs/01_drawing.ipynb #b4abdab6
+# %% ../nbs/01_drawing.ipynb #1b2c4bcf
 def _place(points: np.ndarray, dx: float, dy: float, scale: float = 1, angle: float = 0, flip: bool = False) -> np.ndarray:
     "Points (n, 2) turned by `angle` degrees, scaled, mirrored if `flip`, then moved."
     a = math.radians(angle)
@@ -182,18 +182,19 @@ def build(
                              '`use` with a known group, or `mark` with a name and a point') from error
     return parts, marks
 
-@lru_cache(maxsize=None)
-def _drawing(block: str) -> tuple[list[Part], dict[str, np.ndarray], tuple[float, ...]]:
-    "Parts, named points and box of a block of THINGS."
-    parts, marks = build(THINGS['blocks'][block], THINGS['blocks'])
-    return parts, marks, box_of(parts)
-
+# %% ../nbs/01_drawing.ipynb #726f4867
 def box_of(
     parts: list[Part], # of one drawing
 ) -> tuple[float, float, float, float]: # left, bottom, right, top, in units
     "The box that a drawing fills: what is clipped or cut out does not count."
     points = np.concatenate([points for part in parts if 'inside' not in part.options for joined, points in part.shapes if joined])
     return *points.min(0).tolist(), *points.max(0).tolist()
+
+@lru_cache(maxsize=None)
+def _drawing(block: str) -> tuple[list[Part], dict[str, np.ndarray], tuple[float, ...]]:
+    "Parts, named points and box of a block of THINGS."
+    parts, marks = build(THINGS['blocks'][block], THINGS['blocks'])
+    return parts, marks, box_of(parts)
 
 # %% ../nbs/01_drawing.ipynb #1dc5596a
 _MARGIN = 12 # pixels of room around a part, for what is blurred

@@ -7,13 +7,17 @@ __all__ = ['NAMES', 'SAID', 'SIZES', 'COUNTS', 'PLURALS', 'OPENINGS', 'ENDINGS',
            'noun_phrase', 'CaptionWriter', 'captions', 'Referring', 'shows', 'telling_traits', 'expression',
            'expressions', 'short_labels']
 
-# %% ../nbs/01_world.ipynb #e9cb17c3
+# %% ../nbs/01_world.ipynb #b56012a3
 from collections.abc import Sequence
 from dataclasses import dataclass
+
 import numpy as np
+from fastcore.basics import patch
+
 from .core import rng
 from .drawing import BACKGROUNDS, KINDS
-from .scenes import CAPTIONS, RECIPES, REFER, TEACHER, Recipe, Relation, Scene, Thing, example_scene, make_scene, new_thing, pick, render
+from .scenes import (CAPTIONS, RECIPES, REFER, TEACHER, Recipe, Relation, Scene, Thing,
+                             example_scene, make_scene, new_thing, pick, render)
 
 # %% ../nbs/01_world.ipynb #ee013174
 @dataclass(frozen=True)
@@ -29,18 +33,24 @@ class Caption:
     text: str
     mentions: tuple[Mention, ...] # in the order of the text
 
-# %% ../nbs/01_world.ipynb #4540cc63
-NAMES = {'man': ('man', 'man', 'guy'), 'woman': ('woman', 'woman', 'lady'), 'dog': ('dog', 'dog', 'dog', 'puppy'), 'cat': ('cat', 'cat', 'cat', 'kitten'), 'rabbit': ('rabbit', 'bunny'),
-         'bicycle': ('bicycle', 'bike'), 'sofa': ('sofa', 'couch'), 'plane': ('plane', 'airplane'), 'cup': ('cup', 'mug'), 'bag': ('bag', 'handbag'), 'phone': ('phone', 'smartphone'),
-         'boat': ('boat', 'boat', 'ship'), 'house': ('house', 'house', 'cottage'), 'teddy bear': ('teddy bear', 'teddy bear', 'teddy'), 'tree': ('tree', 'tree', 'oak'), 'flower': ('flower', 'flower', 'blossom')}
-SAID = {'next to': ('next to', 'beside', 'near', 'by'), 'on': ('on', 'on top of'), 'under': ('under', 'underneath', 'beneath'), 'holding': ('holding', 'carrying'), 'wearing': ('wearing',),
-        'riding': ('riding', 'on'), 'looking at': ('looking at', 'watching'), 'chasing': ('chasing', 'running after')}
+# %% ../nbs/01_world.ipynb #77511ea0
+NAMES = {'man': ('man', 'man', 'guy'), 'woman': ('woman', 'woman', 'lady'), 'dog': ('dog', 'dog', 'dog', 'puppy'),
+         'cat': ('cat', 'cat', 'cat', 'kitten'), 'rabbit': ('rabbit', 'bunny'), 'bicycle': ('bicycle', 'bike'), 'sofa': ('sofa', 'couch'),
+         'plane': ('plane', 'airplane'), 'cup': ('cup', 'mug'), 'bag': ('bag', 'handbag'), 'phone': ('phone', 'smartphone'),
+         'boat': ('boat', 'boat', 'ship'), 'house': ('house', 'house', 'cottage'), 'teddy bear': ('teddy bear', 'teddy bear', 'teddy'),
+         'tree': ('tree', 'tree', 'oak'), 'flower': ('flower', 'flower', 'blossom')} # kind -> what it may be called
+SAID = {'next to': ('next to', 'beside', 'near', 'by'), 'on': ('on', 'on top of'), 'under': ('under', 'underneath', 'beneath'),
+        'holding': ('holding', 'carrying'), 'wearing': ('wearing',), 'riding': ('riding', 'on'), 'looking at': ('looking at', 'watching'),
+        'chasing': ('chasing', 'running after')} # relation -> how it may be put
 SIZES = {'small': ('small', 'little', 'tiny'), 'big': ('big', 'large')}
 COUNTS = {2: ('two', 'a couple of'), 3: ('three',), 4: ('four',)}
-PLURALS = {'man': 'men', 'woman': 'women', 'sheep': 'sheep', 'bus': 'buses', 'bench': 'benches', 'bush': 'bushes', 'lady': 'ladies', 'puppy': 'puppies', 'bunny': 'bunnies', 'couch': 'couches', 'cactus': 'cactuses'}
+PLURALS = {'man': 'men', 'woman': 'women', 'sheep': 'sheep', 'bus': 'buses', 'bench': 'benches', 'bush': 'bushes', 'lady': 'ladies',
+           'puppy': 'puppies', 'bunny': 'bunnies', 'teddy': 'teddies', 'couch': 'couches', 'cactus': 'cactuses'} # others take an s
 OPENINGS = ('photo of ', 'a picture showing ', 'vector illustration of ', 'stock image : ', 'cute ', 'portrait of ')
-ENDINGS = (' on a sunny day', ' in the early morning', ', royalty free', ' # weekend', ' at the end of summer', ' by a famous artist', ' - high resolution', ' for your website')
+ENDINGS = (' on a sunny day', ' in the early morning', ', royalty free', ' # weekend', ' at the end of summer', ' by a famous artist',
+           ' - high resolution', ' for your website')
 
+# %% ../nbs/01_world.ipynb #90319163
 def noun(
     generator: np.random.Generator, # of the choice
     thing: Thing, # to be named
@@ -63,7 +73,7 @@ def noun_phrase(
     article = 'the' if generator.random() < .3 else 'an' if words[0] in 'aeiou' else 'a'
     return f'{article} {words}', f' in {thing.colour}' if person and generator.random() < chance else ''
 
-# %% ../nbs/01_world.ipynb #e23743d3
+# %% ../nbs/01_world.ipynb #1d9ca224
 class CaptionWriter:
     "Writes one caption piece by piece and notes where each thing was named."
     def __init__(self,
@@ -81,52 +91,70 @@ class CaptionWriter:
         if things is not None: self.mentions.append(Mention(len(self.text), len(self.text) + len(words), things))
         self.text += words
 
-    def join(self, words: Sequence[str]) -> None:
+    def join(self,
+        words: Sequence[str], # such as (' and ', ', ')
+    ) -> None:
         "Add one of several joining words, unless this is where the caption's content begins."
         if self.mentions: self.say(pick(self.generator, words))
 
-    def name(self,
-        i: int, # index of a thing
-    ) -> None:
-        "Name a thing; now and then, as on the web, something else that the picture does not show."
-        self.told.add(i)
-        thing, things = self.scene.things[i], (i,)
-        if self.generator.random() < self.recipe.contradiction:
-            thing, things = new_thing(self.generator, pick(self.generator, [kind for kind in KINDS if kind not in {t.kind for t in self.scene.things}])), ()
-        words, tail = noun_phrase(self.generator, thing)
-        self.say(words, things)
-        self.say(tail)
+# %% ../nbs/01_world.ipynb #8dc7ec03
+@patch
+def name(
+    self: CaptionWriter,
+    i: int, # index of a thing
+) -> None:
+    "Name a thing; now and then, as on the web, something else that the picture does not show."
+    self.told.add(i)
+    thing, things = self.scene.things[i], (i,)
+    if self.generator.random() < self.recipe.contradiction:
+        absent = [kind for kind in KINDS if kind not in {t.kind for t in self.scene.things}]
+        thing, things = new_thing(self.generator, pick(self.generator, absent)), ()
+    words, tail = noun_phrase(self.generator, thing)
+    self.say(words, things)
+    self.say(tail)
 
-    def relation(self) -> None:
-        "Say what one thing does with another."
-        links = [r for r in self.scene.relations if r.name != 'next to'] or list(self.scene.relations)
-        if not links: return
-        link = pick(self.generator, links)
-        pose = self.scene.things[link.subject].pose
-        self.name(link.subject)
-        self.say(f' {pose} on ' if link.name == 'on' and pose in ('sitting', 'sleeping') and self.generator.random() < .5 else f' {pick(self.generator, SAID[link.name])} ')
-        self.name(link.object)
+# %% ../nbs/01_world.ipynb #19875811
+@patch
+def relation(
+    self: CaptionWriter,
+) -> None:
+    "Say what one thing does with another."
+    links = [r for r in self.scene.relations if r.name != 'next to'] or list(self.scene.relations)
+    if not links: return
+    link = pick(self.generator, links)
+    pose = self.scene.things[link.subject].pose
+    self.name(link.subject)
+    resting = link.name == 'on' and pose in ('sitting', 'sleeping')
+    self.say(f' {pose} on ' if resting and self.generator.random() < .5 else f' {pick(self.generator, SAID[link.name])} ')
+    self.name(link.object)
 
-    def several(self) -> None:
-        "Name all things of a kind at once."
-        alike = [[i for i, t in enumerate(self.scene.things) if t.kind == kind] for kind in dict.fromkeys(t.kind for t in self.scene.things)]
-        groups = [group for group in alike if len(group) in COUNTS and not self.told & set(group)]
-        if not groups: return
-        group = pick(self.generator, groups)
-        word = noun(self.generator, self.scene.things[group[0]])
-        self.join((' and ', ', '))
-        self.say(f'{pick(self.generator, COUNTS[len(group)])} {PLURALS.get(word, word + "s")}', tuple(group))
-        self.told |= set(group)
+@patch
+def several(
+    self: CaptionWriter,
+) -> None:
+    "Name all things of a kind at once."
+    alike = [[i for i, t in enumerate(self.scene.things) if t.kind == kind] for kind in dict.fromkeys(t.kind for t in self.scene.things)]
+    groups = [group for group in alike if len(group) in COUNTS and not self.told & set(group)]
+    if not groups: return
+    group = pick(self.generator, groups)
+    word = noun(self.generator, self.scene.things[group[0]])
+    self.join((' and ', ', '))
+    self.say(f'{pick(self.generator, COUNTS[len(group)])} {PLURALS.get(word, word + "s")}', tuple(group))
+    self.told |= set(group)
 
-    def more(self) -> None:
-        "Name one or two of the things that were not named yet."
-        rest = [i for i in range(len(self.scene.things)) if i not in self.told]
-        for i in self.generator.permutation(rest)[:int(self.generator.integers(1, 3))] if rest else []:
-            self.join((' and ', ', ', ' with ', ' near '))
-            self.name(int(i))
-            pose = self.scene.things[i].pose
-            if pose not in ('standing', 'plain') and self.mentions[-1].things and self.generator.random() < .5: self.say(f' {pose}')
+@patch
+def more(
+    self: CaptionWriter,
+) -> None:
+    "Name one or two of the things that were not named yet."
+    rest = [i for i in range(len(self.scene.things)) if i not in self.told]
+    for i in self.generator.permutation(rest)[:int(self.generator.integers(1, 3))] if rest else []:
+        self.join((' and ', ', ', ' with ', ' near '))
+        self.name(int(i))
+        pose = self.scene.things[i].pose
+        if pose not in ('standing', 'plain') and self.mentions[-1].things and self.generator.random() < .5: self.say(f' {pose}')
 
+# %% ../nbs/01_world.ipynb #e292991b
 def captions(
     scene: Scene, # what the picture shows
     recipe: Recipe = CAPTIONS, # how noisy captions are
@@ -147,7 +175,7 @@ def captions(
         found.append(Caption(writer.text, tuple(writer.mentions)))
     return found
 
-# %% ../nbs/01_world.ipynb #0237c655
+# %% ../nbs/01_world.ipynb #0ae714ba
 @dataclass(frozen=True)
 class Referring:
     "An expression that singles out one thing of a scene, without words for places."
@@ -165,6 +193,7 @@ def shows(
     "Does a thing have all of these traits?"
     return all(getattr(thing, trait) == value for trait, value in traits.items())
 
+# %% ../nbs/01_world.ipynb #eb23e1f6
 def telling_traits(
     scene: Scene, # with the thing and its like
     i: int, # index of the thing
@@ -173,12 +202,14 @@ def telling_traits(
     thing = scene.things[i]
     others = [other for j, other in enumerate(scene.things) if other.kind == thing.kind and j != i]
     said = {trait: getattr(thing, trait) for trait in ('colour', 'pattern', 'size', 'pose')}
-    said = {trait: value for trait, value in said.items() if value not in ('plain', 'normal', 'standing') and not (trait == 'colour' and len(KINDS[thing.kind].colours) == 1)}
+    one_colour = len(KINDS[thing.kind].colours) == 1
+    said = {trait: value for trait, value in said.items() if value not in ('plain', 'normal', 'standing') and not (trait == 'colour' and one_colour)}
     names = list(said)
     sets = [{a: said[a]} for a in names] + [{a: said[a], b: said[b]} for n, a in enumerate(names) for b in names[n + 1:]]
     good = [traits for traits in sets if not any(shows(other, traits) for other in others)]
     return [traits for traits in good if not any(smaller.items() < traits.items() for smaller in good)]
 
+# %% ../nbs/01_world.ipynb #5bbde8aa
 def expression(
     generator: np.random.Generator, # of the words
     thing: Thing, # that is meant
@@ -193,6 +224,10 @@ def expression(
     if 'pose' in traits: (front if generator.random() < .3 else back).append(traits['pose'])
     if list(traits) == ['colour'] and front and generator.random() < .15: front, back = [], [f'that is {worn[0]}']
     return ' '.join(['the']*(generator.random() < .5) + [*front, name, *back])
+
+# %% ../nbs/01_world.ipynb #b50f0bfa
+# as SAID, but at most two ways, and none with a word for a place such as 'top'
+_RELATED = {name: words[:2] for name, words in SAID.items()} | {'on': ('on', 'on')}
 
 def expressions(
     scene: Scene, # preferably with several like things
@@ -214,8 +249,8 @@ def expressions(
         for _ in range(each):
             if by_relation and (not by_traits or generator.random() < .4):
                 link, traits = pick(generator, by_relation)
-                text = f'{expression(generator, thing, {})} {pick(generator, SAID[link.name][:2])} {expression(generator, scene.things[link.object], traits)}'
-                texts[text] = 'relation'
+                thing_said, related = expression(generator, thing, {}), pick(generator, _RELATED[link.name])
+                texts[f'{thing_said} {related} {expression(generator, scene.things[link.object], traits)}'] = 'relation'
             elif by_traits:
                 traits = pick(generator, by_traits)
                 texts[expression(generator, thing, traits)] = 'attribute' if traits else 'kind'
