@@ -74,12 +74,17 @@ def pieces(start, end, offsets, condition=lambda first, last, start, end: first 
     return (found[0], found[-1] + past) if found else none
 
 
+def exact_ends(start, end, offsets):
+    firsts, lasts = [i for i, (first, last) in enumerate(offsets) if first == start < last], [i for i, (_, last) in enumerate(offsets) if last == end]
+    return (firsts[0], lasts[-1] + 1) if firsts and lasts else (0, 0)
+
+
 def test_check_pieces_of():
     assert_check(checks.check_pieces_of, pieces, [
         (lambda *arguments: pieces(*arguments, past=0), 'one past the last'),
         (lambda *arguments: pieces(*arguments, lambda first, last, start, end: first < end and last >= start), '[CLS]'),
-        (lambda *arguments: pieces(*arguments, lambda first, last, start, end: first <= end and last > start), 'begins where the phrase ends'),
-        (lambda *arguments: pieces(*arguments, lambda first, last, start, end: last > first and (first == start or last == end or first + 1 == end)), 'several pieces'),
+        (lambda *arguments: pieces(*arguments, lambda first, last, start, end: first <= end and last > start), 'begins where "dog" ends'),
+        (exact_ends, 'ends just where'),
         (lambda *arguments: pieces(*arguments, lambda first, last, start, end: last > first >= start and last <= end), 'larger than the phrase'),
         (lambda *arguments: pieces(*arguments, none=(-1, -1)), 'cut off'),
     ])

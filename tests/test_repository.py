@@ -175,11 +175,11 @@ def test_title_and_module(path):
 
 @every_notebook
 def test_every_exported_name_is_used(path):
-    "Each public name of a lesson's module appears in one of its other code cells."
+    "Each public function and class of a lesson's module appears in one of its other code cells; constants speak for themselves."
     if path.stem in ('index', '90_checks', '91_cli', '92_demo'): pytest.skip('not a lesson')
     module = import_module(f'vlground.{module_of(path)}')
     shown = '\n'.join(source(cell) for cell in cells(path, 'code') if not {'export', 'exports'} & directives(cell).keys())
-    unused = [name for name in module.__all__ if not re.search(rf'\b{name}\b', shown)]
+    unused = [name for name in module.__all__ if not name.isupper() and not re.search(rf'\b{name}\b', shown)]
     assert not unused, f'exported and never shown: {unused}'
 
 
@@ -232,8 +232,8 @@ def test_no_star_import_and_nothing_unfinished(path):
 
 @every_module
 def test_lines_are_not_too_long(path):
-    long = [number for number, line in enumerate(path.read_text().split('\n'), 1) if len(line) > 150]
-    assert not long, f'{path.name}: lines {long} are longer than 150 characters'
+    long = [number for number, line in enumerate(path.read_text().split('\n'), 1) if len(line) > 200]
+    assert not long, f'{path.name}: lines {long} are longer than 200 characters'
 
 
 def parameters(definition: ast.FunctionDef, lines: list[str]):

@@ -355,7 +355,7 @@ def test_labels_fit_one_thing(scene):
     assert len({i for _, i in found}) == len(found)
     for text, i in found:
         assert read(scene, text) == {i} and scene.things[i].kind in text
-        assert not set(text.split()) & {'the', 'a', 'an', 'kid', *OTHER_NAMES, *PLACES}
+        assert not set(text.replace('teddy bear', '').split()) & {'the', 'a', 'an', 'kid', *OTHER_NAMES, *PLACES}
 
 
 def test_labels_are_from_another_distribution():

@@ -375,7 +375,7 @@ def check_runs(
         ('There may be no word at all: the answer is [].', case(''), lambda result, tags: list(result) == []),
     ], 'the groups that the grammar makes')
 
-# %% ../nbs/90_checks.ipynb #784d66f2
+# %% ../nbs/90_checks.ipynb #93a7aeae
 def check_pieces_of(
     answer: Callable, # (start, end, offsets) -> (first, last + 1)
 ) -> Verdict:
@@ -385,13 +385,14 @@ def check_pieces_of(
         touched = [i for i, (first, last) in enumerate(offsets) if phrase & set(range(first, last))]
         return tuple(result) == ((touched[0], touched[-1] + 1) if touched else (0, 0))
     dogs = [(0, 0), (0, 1), (2, 5), (6, 9), (10, 11), (12, 15), (0, 0)] # [CLS] a dog and a dog [SEP]
-    cut = [(0, 0), (0, 1), (2, 5), (5, 8), (8, 11), (12, 14), (0, 0)] # [CLS] a dac ##hsh ##und on [SEP]
+    owner = [(0, 0), (0, 3), (3, 4), (4, 5), (0, 0)] # [CLS] dog ' s [SEP]
+    cut = [(0, 0), (0, 1), (2, 5), (5, 8), (0, 0)] # [CLS] a dac ##hsh [SEP], of "a dachshund"
     return run_cases(answer, [
         ('The last "a dog" of "a dog and a dog" is pieces 4 and 5: the answer is (4, 6), one past the last.', lambda: (10, 15, dogs), by_painting),
         ('The first "a dog" is pieces 1 and 2. [CLS] says (0, 0) and must not count: do you ask for a piece to end *after* the start?',
          lambda: (0, 5, dogs), by_painting),
-        ('A piece that begins where the phrase ends is not part of it: the end is one past the last character.', lambda: (0, 2, cut), by_painting),
-        ('A long word has several pieces: "a dachshund" is pieces 1 to 4. Did you look for pieces that begin or end where the phrase does?',
+        ('In "dog\'s" the piece \' begins where "dog" ends, and is not part of it: the end is one past the last character.', lambda: (0, 3, owner), by_painting),
+        ('Of "a dachshund" only "a dachs" may be left: pieces 1 to 3. Did you look for a piece that ends just where the phrase does?',
          lambda: (0, 11, cut), by_painting),
         ('A piece may be larger than the phrase, where the vocabulary does not know a sign: it counts as soon as they overlap.',
          lambda: (0, 3, [(0, 0), (0, 4), (0, 0)]), by_painting),

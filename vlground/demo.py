@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'ARMS', 'SETTINGS', 'FINETUNE', 'COLOURS', 'DASHES', 'STYLE', 'DemoSize', 'run_folder', 'pretrain_job',
-           'finetune_job', 'demo_jobs', 'run_demo_jobs', 'mean_and_error', 'read_log', 'collect', 'efficiency_figure',
-           'curves_figure', 'finetuning_figure', 'label_figure', 'read_predictions', 'difference_figure', 'verdict',
+           'finetune_job', 'demo_jobs', 'run_demo_jobs', 'mean_and_error', 'collect', 'verdict', 'efficiency_figure',
+           'curves_figure', 'finetuning_figure', 'label_figure', 'read_predictions', 'difference_figure',
            'write_report', 'circumstances', 'run_demo']
 
-# %% ../nbs/92_demo.ipynb #08eeda50
+# %% ../nbs/92_demo.ipynb #f4e403ce
 import base64
 import html
 import io
@@ -20,7 +20,7 @@ import subprocess
 import textwrap
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -35,14 +35,15 @@ from tqdm.auto import tqdm
 from .boxes import box_iou
 from .core import GREEN, GREY, ORANGE, load_json, rng, save_json, show_boxes
 from .datasets import read_captions, read_refer
-from .pretrain import PRESETS, PretrainConfig, gold_captions, load_start, pretrain
-from .pseudolabels import LabelledCaption, label_captions, label_is_right, measure_labels, read_gold, read_labels
 from .phrases import load_tokenizer
+from .pretrain import PRESETS, gold_captions, load_start, pretrain
+from .pseudolabels import LabelledCaption, label_captions, label_is_right, measure_labels, read_gold, read_labels
 from .refer import ExpressionData, ReferConfig, finetune_refer, refer_accuracy, zero_shot_regions
 from .store import Store, extract_regions
+from .training import read_log
 from .worldfiles import write_world
 
-# %% ../nbs/92_demo.ipynb #f6d1961d
+# %% ../nbs/92_demo.ipynb #eece25e7
 @dataclass(frozen=True)
 class DemoSize:
     "How much the demo does."
@@ -56,13 +57,18 @@ class DemoSize:
     seeds: int = 3 # whole chains an arm
     regions: int = 16 # most regions of a picture
 
-SIZES = {'full': DemoSize(8000, 400, 1000, 800, (350, 300, 200)),
+    def __post_init__(self):
+        if len(self.finetune_steps) != len(self.fractions): raise ValueError('DemoSize: expected as many finetune_steps as fractions')
+        if self.headline not in self.fractions: raise ValueError(f'DemoSize: the headline {self.headline} is none of the fractions {self.fractions}')
+        if self.seeds < 2: raise ValueError(f'DemoSize: a standard error takes two seeds, got {self.seeds}')
+
+SIZES = {'full': DemoSize(8000, 400, 1000, 600, (350, 300, 200)),
          'small': DemoSize(1500, 150, 400, 150, (120, 100), (1., 1/2), 1.)}
 ARMS = {'scratch': 'from scratch', 'baseline': 'without grounding', 'ours': 'with grounding'}
 SETTINGS = replace(PRESETS['mini'], learning_rate=2e-3) # of pre-training, found on seeds 100 to 102
 FINETUNE = ReferConfig(learning_rate=2e-3, regions=16, words=20) # likewise, with the same search for every arm
 
-# %% ../nbs/92_demo.ipynb #671fedc5
+# %% ../nbs/92_demo.ipynb #af7940b3
 def run_folder(
     out: Path, # of the demo
     arm: str, # 'scratch', 'baseline' or 'ours'
@@ -85,8 +91,10 @@ def pretrain_job(
     config = replace(SETTINGS, steps=size.steps, regions=size.regions, seed=seed, **({} if arm == 'ours' else dict(grounding='none')))
     W = out/'W'
     unlabelled = [LabelledCaption(item.id, item.image_id, item.caption, ()) for item in read_captions(W/'captions-val.tsv', W/'images')]
-    model = pretrain(out/'regions', out/'labels', folder, config, gold_captions(unlabelled, read_gold(W/'gold'/'captions-val.jsonl')), every=max(1, size.steps//12), progress='file')
-    test = ExpressionData([e for split in ('testA', 'testB') for e in read_refer(W/'refer').split(split)], Store(out/'regions', in_memory=True), load_tokenizer(), FINETUNE.words, FINETUNE.regions)
+    held_out = gold_captions(unlabelled, read_gold(W/'gold'/'captions-val.jsonl'))
+    model = pretrain(out/'regions', out/'labels', folder, config, held_out, every=max(1, size.steps//8), progress='file')
+    expressions = [e for split in ('testA', 'testB') for e in read_refer(W/'refer').split(split)]
+    test = ExpressionData(expressions, Store(out/'regions', in_memory=True), load_tokenizer(), FINETUNE.words, FINETUNE.regions)
     save_json({} if model.grounding is None else dict(accuracy=refer_accuracy(zero_shot_regions(model, test), test)), folder/'zero_shot.json')
 
 def finetune_job(
@@ -103,9 +111,10 @@ def finetune_job(
     steps = size.finetune_steps[size.fractions.index(fraction)]
     start = f'scratch:{run_folder(out, "baseline", seed)}' if arm == 'scratch' else run_folder(out, arm, seed)
     config = replace(FINETUNE, fraction=fraction, steps=steps, seed=seed)
-    finetune_refer(read_refer(out/'W'/'refer'), out/'regions', folder, load_start(start, seed), config, ('val', 'testA', 'testB'), every=max(1, steps//10), progress='file')
+    finetune_refer(read_refer(out/'W'/'refer'), out/'regions', folder, load_start(start, seed), config, ('val', 'testA', 'testB'),
+                   every=max(1, steps//5), progress='file')
 
-# %% ../nbs/92_demo.ipynb #922939b1
+# %% ../nbs/92_demo.ipynb #ea3a4e47
 def demo_jobs(
     size: DemoSize, # how much
     seeds: Sequence[int], # of the chains
@@ -129,11 +138,12 @@ def run_demo_jobs(
     size: DemoSize, # how much
     seeds: Sequence[int], # of the chains
     workers: int, # processes
+    quiet: bool = False, # no progress bar?
 ) -> None:
     "Run all trainings, each as soon as what it needs is done."
     jobs, done, running = demo_jobs(size, seeds), set(), {}
     total = sum(size.steps if len(job) == 2 else size.finetune_steps[size.fractions.index(job[2])] for job in jobs)
-    with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool, tqdm(total=total, desc='training', unit='step') as bar:
+    with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool, tqdm(total=total, desc='training', unit='step', disable=quiet) as bar:
         while len(done) < len(jobs):
             ready = [job for job, need in jobs.items() if job not in done and job not in running.values() and (need is None or need in done)]
             for job in ready[:workers - len(running)]:
@@ -143,43 +153,50 @@ def run_demo_jobs(
                 done.add(running.pop(future))
             bar.update(_progress(out, size, list(jobs)) - bar.n)
 
-# %% ../nbs/92_demo.ipynb #dd056ea1
+# %% ../nbs/92_demo.ipynb #8ee97ead
 def mean_and_error(
     values: Sequence[float], # one a seed, at least two
 ) -> dict[str, float]: # mean, standard error of the mean, number
     "The mean of some seeds and how far it can be trusted."
-    return dict(accuracy=float(np.mean(values)), stderr=float(np.std(values, ddof=1)/math.sqrt(len(values))) if len(values) > 1 else float('nan'), n=len(values))
+    error = float(np.std(values, ddof=1)/math.sqrt(len(values))) if len(values) > 1 else math.nan
+    return dict(accuracy=float(np.mean(values)), stderr=error, n=len(values))
 
-def read_log(
-    folder: Path, # of a run
-) -> list[dict]: # one dict a line
-    "The log of a run."
-    return [json.loads(line) for line in open(folder/'log.jsonl')]
-
-# %% ../nbs/92_demo.ipynb #bc5e97d5
 def collect(
     out: Path, # of the demo, all jobs done
     size: DemoSize, # what was done
     seeds: Sequence[int], # of the chains
-) -> dict: # 'refer', 'fractions', 'curves', 'zero_shot'
+) -> dict: # 'fractions' with each arm and the difference; 'pretrained', 'zero_shot'; 'chance', 'ceiling', 'test_expressions'
     "Gather the figures of all runs."
     def test(arm, seed, fraction): # testA and testB together
         result = load_json(run_folder(out, arm, seed, fraction)/'result.json')
-        n = [result[split]['n'] for split in ('testA', 'testB')]
-        return {key: sum(result[split][key]*k for split, k in zip(('testA', 'testB'), n))/sum(n) for key in ('accuracy', 'ceiling', 'chance')} | dict(n=sum(n), expressions=result['expressions'])
+        parts = [result[split] for split in ('testA', 'testB')]
+        n = sum(part['n'] for part in parts)
+        shares = {key: sum(part[key]*part['n'] for part in parts)/n for key in ('accuracy', 'ceiling', 'chance')}
+        return dict(n=n, expressions=result['expressions'], **shares)
     fractions = {}
     for fraction in size.fractions:
         rows = {arm: [test(arm, seed, fraction) for seed in seeds] for arm in ARMS}
         gaps = [ours['accuracy'] - base['accuracy'] for ours, base in zip(rows['ours'], rows['baseline'])]
-        fractions[f'{fraction:g}'] = dict(expressions=rows['ours'][0]['expressions'], difference=mean_and_error(gaps), **{arm: mean_and_error([row['accuracy'] for row in found]) for arm, found in rows.items()})
-    logs = {(arm, seed): read_log(run_folder(out, arm, seed)) for arm in ('baseline', 'ours') for seed in seeds}
-    final = {arm: [next(row['evaluation'] for row in reversed(logs[arm, seed]) if 'evaluation' in row) for seed in seeds] for arm in ('baseline', 'ours')}
-    known = {arm: {name: mean_and_error([each[name] for each in found]) for name in found[0]} for arm, found in final.items()}
+        arms = {arm: mean_and_error([row['accuracy'] for row in found]) for arm, found in rows.items()}
+        fractions[f'{fraction:g}'] = dict(expressions=rows['ours'][0]['expressions'], difference=mean_and_error(gaps), **arms)
+    known = {}
+    for arm in ('baseline', 'ours'):
+        final = [[row for row in read_log(run_folder(out, arm, seed)) if 'evaluation' in row][-1]['evaluation'] for seed in seeds]
+        known[arm] = {name: mean_and_error([each[name] for each in final]) for name in final[0]}
     zero = mean_and_error([load_json(run_folder(out, 'ours', seed)/'zero_shot.json')['accuracy'] for seed in seeds])
     one = test('ours', seeds[0], size.fractions[0])
     return dict(fractions=fractions, pretrained=known, zero_shot=zero, chance=one['chance'], ceiling=one['ceiling'], test_expressions=one['n'])
 
-# %% ../nbs/92_demo.ipynb #7bbe9bf1
+def verdict(
+    row: dict, # of one fraction, from `collect`
+) -> str: # one sentence
+    "What the difference between the arms says."
+    gap, error = row['difference']['accuracy']*100, row['difference']['stderr']*100
+    said = f'{gap:+.1f} points (standard error {error:.1f}, {row["difference"]["n"]} seeds)'
+    if not abs(gap) > 2*error: return f'undecided: {said}'
+    return f'with grounding is {"ahead" if gap > 0 else "behind"}: {said}'
+
+# %% ../nbs/92_demo.ipynb #84cc1865
 COLOURS = {'scratch': GREY, 'baseline': ORANGE, 'ours': GREEN}
 DASHES = {'scratch': ':', 'baseline': '--', 'ours': '-'}
 
@@ -214,8 +231,8 @@ def curves_figure(
     "The losses of pre-training, and what the model knows meanwhile."
     figure = Figure((9, 5.6), layout='constrained')
     panels = dict(zip(('word', 'region', 'alignment', 'grounding', 'aligned', 'pairs'), figure.subplots(2, 3).flat))
-    titles = {'word': 'masked words (loss)', 'region': 'masked regions (loss)', 'alignment': 'sentence-image alignment (loss)', 'grounding': 'grounding (loss)',
-              'aligned': 'alignment known (%)', 'pairs': 'gold pairs known (%)'}
+    titles = {'word': 'masked words (loss)', 'region': 'masked regions (loss)', 'alignment': 'sentence-image alignment (loss)',
+              'grounding': 'grounding (loss)', 'aligned': 'alignment known (%)', 'pairs': 'gold pairs known (%)'}
     for arm in ('baseline', 'ours'):
         for seed in seeds:
             rows = read_log(run_folder(out, arm, seed))
@@ -250,26 +267,27 @@ def finetuning_figure(
     figure.axes[0].legend(frameon=False)
     return figure
 
-# %% ../nbs/92_demo.ipynb #defb53ae
+# %% ../nbs/92_demo.ipynb #89e53ed4
 def label_figure(
     out: Path, # of the demo
     count: int = 6, # pictures
 ) -> Figure:
     "Some captions with their phrases and pseudo labels, right (green, solid) and wrong (orange, dashed)."
-    W, store = out/'W', Store(out/'regions')
+    W, shown = out/'W', []
     gold = read_gold(W/'gold'/'captions.jsonl')
     figure = Figure((9, 7.4), layout='constrained')
-    shown = []
     for each in read_labels(out/'labels'):
         rights = [label_is_right(label, gold[each.id]) for label in each.labels]
         # pictures with both sorts of labels and with right ones only, in turn
         if len(rights) > 1 and (not all(rights)) == (len(shown) % 2 == 0) and any(rights): shown.append((each, rights))
         if len(shown) == count: break
-    for axes, (each, rights) in zip(figure.subplots(2, -(-count//2)).flat, shown):
-        colours = [GREEN if right else ORANGE for right in rights]
-        show_boxes(Image.open(W/'images'/each.image_id), torch.tensor([label.box for label in each.labels]), [label.phrase.text for label in each.labels],
-                   colours, ['-' if right else '--' for right in rights], ax=axes)
+    panels = figure.subplots(2, -(-count//2)).flat
+    for axes, (each, rights) in zip(panels, shown):
+        boxes, texts = [label.box for label in each.labels], [label.phrase.text for label in each.labels]
+        colours, styles = [GREEN if right else ORANGE for right in rights], ['-' if right else '--' for right in rights]
+        show_boxes(Image.open(W/'images'/each.image_id), boxes, texts, colours, styles, ax=axes)
         axes.set_title('\n'.join(textwrap.wrap(each.caption, 46)), fontsize=8)
+    for axes in list(panels)[len(shown):]: axes.set_axis_off()
     return figure
 
 def read_predictions(
@@ -295,16 +313,18 @@ def difference_figure(
         right = [bool(box_iou(box[None], torch.tensor([base['box']]))[0, 0] > .5) for box in chosen]
         if right[0] != right[1]: pairs.append((base, chosen, right))
     order = rng('differences', seed).permutation(len(pairs))
-    won = [pairs[i] for i in order if pairs[i][2][1]][:count//2]
-    lost = [pairs[i] for i in order if pairs[i][2][0]][:count//2]
+    won, lost = ([pairs[i] for i in order if pairs[i][2][arm]][:count//2] for arm in (1, 0))
     figure = Figure((9, 7), layout='constrained')
-    for axes, (answer, chosen, right) in zip(figure.subplots(2, -(-count//2)).flat, won + lost):
-        show_boxes(Image.open(out/'W'/'images'/files[answer['id']]), torch.stack([torch.tensor(answer['box']), *chosen]), ['', 'without', 'with'],
-                   [GREY, *(GREEN if each else ORANGE for each in right)], ['--', '-', '-'], [1.5, 2, 3.5], ax=axes)
-        axes.set_title(f'{answer["text"]!r}', fontsize=9)
+    for panels, rows in zip(figure.subplots(2, count//2), (won, lost)):
+        for axes, (answer, chosen, right) in zip(panels, rows):
+            boxes, colours = torch.stack([torch.tensor(answer['box']), *chosen]), [GREY, *(GREEN if each else ORANGE for each in right)]
+            picture = Image.open(out/'W'/'images'/files[answer['id']])
+            show_boxes(picture, boxes, ['', 'without', 'with'], colours, ['--', '-', '-'], [1.5, 2, 3.5], ax=axes)
+            axes.set_title(f'{answer["text"]!r}', fontsize=9)
+        for axes in panels[len(rows):]: axes.set_axis_off()
     return figure
 
-# %% ../nbs/92_demo.ipynb #b7984a74
+# %% ../nbs/92_demo.ipynb #8a80ca33
 def _picture(
     figure: Figure, # to be shown
     says: str, # for whoever cannot see it
@@ -316,17 +336,12 @@ def _picture(
 
 def _percent(row: dict) -> str: return f'{row["accuracy"]*100:.1f} ± {row["stderr"]*100:.1f}'
 
-STYLE = '''body{font:16px/1.55 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1f2933}table{border-collapse:collapse;margin:1rem 0}
-th,td{padding:.35rem .9rem;text-align:right;border-bottom:1px solid #d5dbe1}th:first-child,td:first-child{text-align:left}img{max-width:100%}h1{line-height:1.2}.verdict{background:#eef6f2;border-left:4px solid #009e73;padding:.6rem 1rem}'''
+def _row(*cells: str, tag: str = 'td') -> str: return '<tr>' + ''.join(f'<{tag}>{cell}</{tag}>' for cell in cells) + '</tr>\n'
 
-def verdict(
-    row: dict, # of one fraction, from `collect`
-) -> str: # one sentence
-    "What the difference between the arms says."
-    gap, error = row['difference']['accuracy']*100, row['difference']['stderr']*100
-    said = f'{gap:+.1f} points (standard error {error:.1f}, {row["difference"]["n"]} seeds)'
-    if not abs(gap) > 2*error: return f'undecided: {said}'
-    return f'with grounding is {"ahead" if gap > 0 else "behind"}: {said}'
+STYLE = '''body{font:16px/1.55 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1f2933}
+table{border-collapse:collapse;margin:1rem 0} th,td{padding:.35rem .9rem;text-align:right;border-bottom:1px solid #d5dbe1}
+th:first-child,td:first-child{text-align:left} img{max-width:100%} h1{line-height:1.2}
+.verdict{background:#eef6f2;border-left:4px solid #009e73;padding:.6rem 1rem}'''
 
 def write_report(
     out: Path, # of the demo
@@ -335,47 +350,66 @@ def write_report(
     demo: dict, # what demo.json holds
 ) -> Path: # report.html
     "One page with everything that came out."
-    rows = ''.join(f'<tr><td>{row["expressions"]:,}</td>' + ''.join(f'<td>{_percent(row[arm])}</td>' for arm in ARMS) + f'<td>{row["difference"]["accuracy"]*100:+.1f} ± {row["difference"]["stderr"]*100:.1f}</td></tr>' for row in demo['fractions'].values())
-    knows = ''.join(f'<tr><td>{name}</td>' + ''.join(f'<td>{_percent(demo["pretrained"][arm][name]) if name in demo["pretrained"][arm] else "–"}</td>' for arm in ('baseline', 'ours')) + '</tr>' for name in demo['pretrained']['ours'])
-    kinds = ''.join(f'<tr><td>{kind}</td><td>{row["precision"]*100:.0f}</td><td>{row["recall"]*100:.0f}</td><td>{row["gold"]}</td></tr>' for kind, row in demo['labels']['by_kind'].items() if kind != 'none')
-    scarce = min(size.fractions)
-    page = f'''<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>vlground: what the grounding loss brings</title><style>{STYLE}</style>
+    arms, known, labels, scarce = ('baseline', 'ours'), demo['pretrained'], demo['labels'], min(size.fractions)
+    def gap(row): return f'{row["difference"]["accuracy"]*100:+.1f} ± {row["difference"]["stderr"]*100:.1f}'
+    rows = [_row(f'{row["expressions"]:,}', *(_percent(row[arm]) for arm in ARMS), gap(row)) for row in demo['fractions'].values()]
+    knows = [_row(name, *(_percent(known[arm][name]) if name in known[arm] else '–' for arm in arms)) for name in known['ours']]
+    shares = {kind: [f'{row[key]*100:.0f}' for key in ('precision', 'recall')] for kind, row in labels['by_kind'].items() if kind != 'none'}
+    kinds = [_row(kind, *each, str(labels['by_kind'][kind]['gold'])) for kind, each in shares.items()]
+    verdicts = [f'<p class="verdict">{row["expressions"]:,} expressions: {verdict(row)}.</p>' for row in demo['fractions'].values()]
+    page = f'''<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>vlground: what the grounding loss brings</title><style>{STYLE}</style>
 <h1>What the grounding loss brings</h1>
-<p>Two models were pre-trained on {size.pairs:,} captioned pictures of the small world. They differ in one thing: one was also asked, for phrases of the caption and regions of the picture, whether they belong together. Nobody labelled those phrases; another model pointed at them.
-Then each was fine-tuned on referring expressions, beside a model that was not pre-trained at all. Figures are means over {len(seeds)} seeds ± one standard error; each seed is a chain of its own.</p>
+<p>Two models were pre-trained on {size.pairs:,} captioned pictures of the small world. They differ in one thing: one was also asked, for phrases of
+the caption and regions of the picture, whether they belong together. Nobody labelled those phrases; another model pointed at them. Then each was
+fine-tuned on referring expressions, beside a model that was not pre-trained at all. Figures are means over {len(seeds)} seeds ± one standard error;
+each seed is a chain of its own.</p>
 <h2>Referring expressions</h2>
-<table><tr><th>labelled expressions</th>{"".join(f"<th>{name}</th>" for name in ARMS.values())}<th>with − without</th></tr>{rows}</table>
-{"".join(f'<p class="verdict">{row["expressions"]:,} expressions: {verdict(row)}.</p>' for row in demo["fractions"].values())}
-<p>Accuracy in percent at IoU &gt; 0.5 on {demo["test_expressions"]:,} test expressions. Choosing blindly gives {demo["chance"]*100:.1f}; the detector's regions allow at most {demo["ceiling"]*100:.1f}.
-The model with grounding, <em>not fine-tuned at all</em>, finds {_percent(demo["zero_shot"])} by the score that f_align gives to the whole expression; the other arms have nothing to ask.</p>
+<table>{_row("labelled expressions", *ARMS.values(), "with − without", tag="th")}{"".join(rows)}</table>
+{"".join(verdicts)}
+<p>Accuracy in percent at IoU &gt; 0.5 on {demo["test_expressions"]:,} test expressions. Choosing blindly gives {demo["chance"]*100:.1f}; the
+detector's regions allow at most {demo["ceiling"]*100:.1f}. The model with grounding, <em>not fine-tuned at all</em>, finds
+{_percent(demo["zero_shot"])} by the score that f_align gives to the whole expression; the other arms have nothing to ask.</p>
 {_picture(efficiency_figure(demo), "accuracy against labelled expressions for three arms")}
-<h2>Fine-tuning to the end</h2><p>Validation accuracy while fine-tuning: mean over seeds, and the range between the lowest and the highest. A gap that is there early and closes later would show here.</p>
+<h2>Fine-tuning to the end</h2>
+<p>Validation accuracy while fine-tuning: mean over seeds, and the range between the lowest and the highest. A gap that is there early and closes
+later would show here.</p>
 {_picture(finetuning_figure(out, size, seeds), "validation accuracy against fine-tuning steps")}
-<h2>Pre-training</h2><p>A line a seed. The lower right panels ask the model without training it further, on captions it has not seen: does it know whether a caption belongs to a picture, and whether a phrase belongs to a region? Chance is 50%.</p>
+<h2>Pre-training</h2>
+<p>A line a seed. The lower right panels ask the model without training it further, on captions it has not seen: does it know whether a caption
+belongs to a picture, and whether a phrase belongs to a region? Chance is 50%.</p>
 {_picture(curves_figure(out, seeds), "pre-training losses and what the model knows against steps")}
-<table><tr><th>known after pre-training (%)</th><th>{ARMS["baseline"]}</th><th>{ARMS["ours"]}</th></tr>{knows}</table>
-<h2>The pseudo labels</h2><p>Precision {demo["labels"]["precision"]*100:.1f}%, recall {demo["labels"]["recall"]*100:.1f}%, coverage {demo["labels"]["coverage"]*100:.1f}%: of the phrases with a matched region, of what captions truly name, and of captions with any match. Solid green boxes are right, dashed orange ones wrong.</p>
-<table><tr><th>kind of phrase</th><th>precision (%)</th><th>recall (%)</th><th>in captions</th></tr>{kinds}</table>
+<table>{_row("known after pre-training (%)", *(ARMS[arm] for arm in arms), tag="th")}{"".join(knows)}</table>
+<h2>The pseudo labels</h2>
+<p>Precision {labels["precision"]*100:.1f}%, recall {labels["recall"]*100:.1f}%, coverage {labels["coverage"]*100:.1f}%: of the phrases with a
+matched region, of what captions truly name, and of captions with any match. Solid green boxes are right, dashed orange ones wrong.</p>
+<table>{_row("kind of phrase", "precision (%)", "recall (%)", "in captions", tag="th")}{"".join(kinds)}</table>
 {_picture(label_figure(out), "six pictures with phrases and pseudo-label boxes")}
-<h2>Where the arms differ</h2><p>Test expressions that one arm gets right and the other wrong, fine-tuned on {demo["fractions"][f"{scarce:g}"]["expressions"]:,} expressions; drawn by a seed, the upper row won by grounding, the lower row lost. The thick box is the choice of the model with grounding, the thin one of the model without; dashed grey is the truth.</p>
+<h2>Where the arms differ</h2><p>Test expressions that one arm gets right and the other wrong, fine-tuned on {demo["fractions"][f"{scarce:g}"]["expressions"]:,} expressions;
+drawn by a seed, the upper row won by grounding, the lower row lost. The thick box is the choice of the model with grounding, the thin one of the
+model without; dashed grey is the truth.</p>
 {_picture(difference_figure(out, seeds[0], scarce), "six pictures with both models' choices")}
 <p>Made in {demo["seconds"]/60:.1f} minutes. All figures are in <code>demo.json</code>.</p></html>'''
     (out/'report.html').write_text(page, encoding='utf-8')
     return out/'report.html'
 
-# %% ../nbs/92_demo.ipynb #c9e6d841
+# %% ../nbs/92_demo.ipynb #a886c921
 def circumstances() -> dict[str, str]: # plain text by name
     "What a figure needs beside it to be believed: when, on what and with which versions it was made."
-    commit = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip() if which('git') else ''
-    return dict(date=datetime.now(timezone.utc).isoformat(timespec='seconds'), machine=f'{platform.machine()}, {os.cpu_count()} cores, {platform.system()}', python=platform.python_version(),
-                **{name: version(name) for name in ('vlground', 'torch', 'torchvision', 'numpy')}, commit=commit or 'not in a repository')
+    ask = ['git', 'rev-parse', 'HEAD']
+    commit = subprocess.run(ask, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip() if which('git') else ''
+    machine = f'{platform.machine()}, {os.cpu_count()} cores, {platform.system()}'
+    versions = {name: version(name) for name in ('vlground', 'torch', 'torchvision', 'numpy')}
+    return dict(date=datetime.now(timezone.utc).isoformat(timespec='seconds'), machine=machine, python=platform.python_version(),
+                **versions, commit=commit or 'not in a repository')
 
-# %% ../nbs/92_demo.ipynb #b88f218e
+# %% ../nbs/92_demo.ipynb #12bd7058
 def run_demo(
     out: Path, # folder of everything
     size: DemoSize, # how much
     seed: int = 0, # another seed, another world and other models
     workers: int = 2, # processes
+    quiet: bool = False, # no progress bars?
 ) -> dict: # what demo.json holds
     "Run the chain with and without the grounding loss; run again after a kill, it goes on."
     out = Path(out)
@@ -388,16 +422,23 @@ def run_demo(
     def tick(): save_json(dict(plan=plan, seconds=clock + time.perf_counter() - start), out/'plan.json')
     tick()
     seeds = [seed*1000 + i for i in range(size.seeds)]
-    W = write_world(out/'W', size.pairs, size.val, size.refer, seed, workers); tick()
-    extract_regions(W/'images', out/'regions', keep=size.regions, workers=workers); tick()
-    label_captions(read_captions(W/'captions.tsv', W/'images'), out/'labels', workers=workers); tick()
-    run_demo_jobs(out, size, seeds, workers); tick()
+    W = write_world(out/'W', size.pairs, size.val, size.refer, seed, workers, quiet)
+    tick()
+    extract_regions(W/'images', out/'regions', keep=size.regions, workers=workers, quiet=quiet)
+    tick()
+    label_captions(read_captions(W/'captions.tsv', W/'images'), out/'labels', workers=workers, quiet=quiet)
+    tick()
+    run_demo_jobs(out, size, seeds, workers, quiet)
+    tick()
     labels = measure_labels(read_labels(out/'labels'), Store(out/'regions'), read_gold(W/'gold'/'captions.jsonl'))
     found = collect(out, size, seeds)
     refer = found['fractions'][f'{size.headline:g}']
-    demo = dict(seconds=round(clock + time.perf_counter() - start, 1), labels=labels, refer=dict(baseline=refer['baseline'], ours=refer['ours'], scratch=refer['scratch'], difference=refer['difference'], expressions=refer['expressions'], chance=found['chance'], ceiling=found['ceiling']), **found, plan=plan, made=circumstances())
+    headline = {**refer, 'chance': found['chance'], 'ceiling': found['ceiling']}
+    demo = dict(seconds=round(clock + time.perf_counter() - start, 1), labels=labels, refer=headline, **found, plan=plan, made=circumstances())
     save_json(demo, out/'demo.json')
     report = write_report(out, size, seeds, demo)
-    for row in found['fractions'].values(): print(f'{row["expressions"]:6,} expressions  ' + '  '.join(f'{ARMS[arm]} {_percent(row[arm])}' for arm in ARMS) + f'  {verdict(row)}')
+    for row in found['fractions'].values():
+        arms = '  '.join(f'{name} {_percent(row[arm])}' for arm, name in ARMS.items())
+        print(f'{row["expressions"]:6,} expressions  {arms}  {verdict(row)}')
     print(f'report: {report}')
     return demo

@@ -240,7 +240,7 @@ def train_tokenizer(
     tokenizer.post_processor = TemplateProcessing(single='[CLS] $A [SEP]', pair='[CLS] $A [SEP] $B:1 [SEP]:1', special_tokens=ends)
     return tokenizer
 
-# %% ../nbs/02_phrases.ipynb #e97eac73
+# %% ../nbs/02_phrases.ipynb #8991eecf
 def load_tokenizer(
     name: str | Path = 'world', # 'world' (ships), the path of a tokenizer.json, or a name on the Hugging Face hub
 ) -> Tokenizer: # a new one each time: settings such as truncation are yours
@@ -253,8 +253,8 @@ def load_tokenizer(
         except Exception as error: raise ValueError(f'{path}: not a tokenizer.json that can be read ({error})') from error
     try: return Tokenizer.from_pretrained(str(name))
     except Exception as error:
-        raise FileNotFoundError(f'no vocabulary named {name!r} is on this machine, and the Hugging Face hub gave none ({type(error).__name__}): with a '
-                                f'network, run `hf download {name} tokenizer.json` once; without, name the path of a tokenizer.json') from error
+        raise FileNotFoundError(f'no vocabulary named {name!r} is on this machine, and the Hugging Face hub gave none ({type(error).__name__}): '
+                                f'with a network, run `hf download {name} tokenizer.json` once; without, name the path of a tokenizer.json') from error
 
 # %% ../nbs/02_phrases.ipynb #1a348aad
 def _overlap(

@@ -7,7 +7,7 @@ __all__ = ['cached_grounder', 'PRESETS', 'PseudoLabel', 'LabelledCaption', 'labe
            'Preset', 'believed', 'read_labels', 'phrase_matches', 'GoldPhrase', 'read_gold', 'mention_of',
            'label_is_right', 'measure_labels']
 
-# %% ../nbs/11_pseudolabels.ipynb #32e2a3e1
+# %% ../nbs/11_pseudolabels.ipynb #95ff4e71
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,18 +15,17 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.ops import nms
 from tqdm.auto import tqdm
 from .boxes import box_iou, match_regions
-from .core import run_jobs
+from .core import load_json, run_jobs
 from .datasets import CaptionedImage
 from .grounder import Grounder, load_grounder
 from .phrases import Phrase, noun_phrases
-from .store import ShardWriter, Store, read_manifest
+from .store import ShardWriter, Store, read_manifest, read_picture
 
-# %% ../nbs/11_pseudolabels.ipynb #6a5fca49
+# %% ../nbs/11_pseudolabels.ipynb #9019a071
 @dataclass(frozen=True)
 class PseudoLabel:
     "A box that a teacher drew for a phrase."
@@ -41,21 +40,26 @@ class LabelledCaption:
     image_id: str # of its picture
     caption: str # as it was written
     labels: tuple[PseudoLabel, ...]
+    error: str = '' # why the picture could not be labelled
 
-# %% ../nbs/11_pseudolabels.ipynb #3c47ae6f
+# %% ../nbs/11_pseudolabels.ipynb #470df5ba
 def label_images(
     items: Sequence[CaptionedImage], # captioned pictures
     grounder: Grounder, # the teacher
     extractor: str = 'caption', # of noun phrases, see lesson 02
 ) -> list[LabelledCaption]: # one a picture, in the same order
     "Extract the phrases of captions and have a teacher point at each."
-    phrases = [noun_phrases(item.caption, extractor) for item in items]
-    images = [Image.open(item.path).convert('RGB') for item in items]
-    answers = grounder(images, [[phrase.text for phrase in each] for each in phrases])
-    return [LabelledCaption(item.id, item.image_id, item.caption, tuple(PseudoLabel(phrase, tuple(round(v, 1) for v in box.tolist()), round(float(score), 4))
-            for phrase, box, score in zip(each, boxes, scores))) for item, each, (boxes, scores) in zip(items, phrases, answers)]
+    images = [read_picture(item.path) for item in items]
+    readable = [item for item, image in zip(items, images) if not isinstance(image, str)]
+    phrases = {item.id: noun_phrases(item.caption, extractor) for item in readable}
+    pictures = [image for image in images if not isinstance(image, str)]
+    answers = grounder(pictures, [[phrase.text for phrase in phrases[item.id]] for item in readable]) if readable else []
+    labels = {item.id: tuple(PseudoLabel(phrase, tuple(round(v, 1) for v in box.tolist()), round(float(score), 4))
+        for phrase, box, score in zip(phrases[item.id], boxes, scores)) for item, (boxes, scores) in zip(readable, answers)}
+    return [LabelledCaption(item.id, item.image_id, item.caption, labels.get(item.id, ()), image if isinstance(image, str) else '')
+            for item, image in zip(items, images)]
 
-# %% ../nbs/11_pseudolabels.ipynb #747d5af5
+# %% ../nbs/11_pseudolabels.ipynb #cb14a838
 cached_grounder = cache(load_grounder) # a worker loads its teacher once
 
 def label_shard(
@@ -71,7 +75,8 @@ def label_shard(
     for start in range(0, len(items), batch_size):
         for labelled in label_images(items[start:start + batch_size], grounder, extractor):
             rows = [[label.phrase.start, label.phrase.end, *label.box, label.score] for label in labelled.labels]
-            lines.append(json.dumps(dict(id=labelled.id, image=labelled.image_id, caption=labelled.caption, labels=rows)) + '\n')
+            failed = {'error': labelled.error} if labelled.error else {}
+            lines.append(json.dumps(dict(id=labelled.id, image=labelled.image_id, caption=labelled.caption, labels=rows, **failed)) + '\n')
     writer.add(number, {'.jsonl': lambda path: path.write_text(''.join(lines))})
     return len(items)
 
@@ -93,7 +98,7 @@ def label_captions(
         for done in run_jobs(job, missing, workers): bar.update(done)
     return Path(out)
 
-# %% ../nbs/11_pseudolabels.ipynb #8ebf74bc
+# %% ../nbs/11_pseudolabels.ipynb #4a80f5b8
 @dataclass(frozen=True)
 class Preset:
     "What is believed of raw labels."
@@ -113,7 +118,8 @@ def believed(
     if preset.top:
         best = {}
         for label in kept:
-            if label.score > best.get((label.phrase.start, label.phrase.end), label).score or (label.phrase.start, label.phrase.end) not in best: best[label.phrase.start, label.phrase.end] = label
+            place = label.phrase.start, label.phrase.end
+            if place not in best or label.score > best[place].score: best[place] = label
         kept = list(best.values())
     if preset.overlap is not None and kept:
         rows = nms(torch.tensor([label.box for label in kept]), torch.tensor([label.score for label in kept]), preset.overlap)
@@ -126,6 +132,7 @@ def read_labels(
 ) -> list[LabelledCaption]: # in the order in which they were made
     "The labels of a folder, as far as a preset believes them."
     folder, found = Path(folder), []
+    if isinstance(preset, str) and preset not in PRESETS: raise ValueError(f'there is no preset {preset!r}; there are {", ".join(PRESETS)}')
     preset, manifest = PRESETS[preset] if isinstance(preset, str) else preset, read_manifest(folder, 'labels')
     for number in range(manifest['shard_count']):
         path = folder/f'shard-{number:05}.jsonl'
@@ -133,7 +140,7 @@ def read_labels(
         for line in open(path, encoding='utf-8'):
             row = json.loads(line)
             labels = tuple(PseudoLabel(Phrase(row['caption'][start:end], start, end), tuple(box), score) for start, end, *box, score in row['labels'])
-            labelled = believed(LabelledCaption(row['id'], row['image'], row['caption'], labels), preset)
+            labelled = believed(LabelledCaption(row['id'], row['image'], row['caption'], labels, row.get('error', '')), preset)
             if labelled.labels or not preset.drop_empty: found.append(labelled)
     return found
 
@@ -150,7 +157,7 @@ def phrase_matches(
         for label, row in zip(labelled.labels, matches): rows[label.phrase] = rows[label.phrase] | row if label.phrase in rows else row
     return list(rows), torch.stack(list(rows.values())) if rows else torch.zeros(0, len(regions), dtype=torch.bool)
 
-# %% ../nbs/11_pseudolabels.ipynb #2a7172e6
+# %% ../nbs/11_pseudolabels.ipynb #c392b45b
 @dataclass(frozen=True)
 class GoldPhrase:
     "The truth about a phrase of a caption."
@@ -163,6 +170,7 @@ def read_gold(
     path: Path | str, # gold/captions.jsonl of a small world
 ) -> dict[str, list[GoldPhrase]]: # picture id -> phrases
     "The truth about captions: for measuring, never for training."
+    if not Path(path).is_file(): raise FileNotFoundError(f'{path}: no such file; the truth about captions lies in the gold folder of a small world')
     rows = (json.loads(line) for line in open(path, encoding='utf-8'))
     return {row['id']: [GoldPhrase(p['start'], p['end'], p['kind'], tuple(tuple(box) for box in p['boxes'])) for p in row['phrases']] for row in rows}
 
@@ -182,8 +190,10 @@ def label_is_right(
 ) -> bool:
     "Is the teacher's box on something that the phrase names?"
     best = mention_of(label.phrase, truth)
-    return best is not None and bool(truth[best].boxes) and bool((box_iou(torch.tensor([label.box]), torch.tensor(truth[best].boxes)) > threshold).any())
+    if best is None or not truth[best].boxes: return False
+    return bool((box_iou(torch.tensor([label.box]), torch.tensor(truth[best].boxes)) > threshold).any())
 
+# %% ../nbs/11_pseudolabels.ipynb #25b01de1
 def measure_labels(
     labelled: Iterable[LabelledCaption], # read with a preset
     store: Store, # the regions of their pictures
@@ -191,9 +201,10 @@ def measure_labels(
     threshold: float = .5, # IoU above which a region matches, and above which it is right
 ) -> dict: # precision, recall, coverage, their counts, and 'by_kind': precision and recall of each kind of phrase
     "Compare pseudo labels with the truth."
-    counts = defaultdict(lambda: dict(matched=0, right=0, gold=0))
+    counts = defaultdict(lambda: dict(matched=0, right=0, found=0, gold=0))
     captions = covered = 0
     for each in labelled:
+        if each.id not in gold: raise ValueError(f'the gold file knows nothing of caption {each.id!r}: is it of another world?')
         regions, truth = store.get(each.image_id).boxes, gold[each.id]
         phrases, matches = phrase_matches(each, regions, threshold)
         captions, covered, found = captions + 1, covered + bool(matches.any()), set()
@@ -204,8 +215,10 @@ def measure_labels(
             mention = GoldPhrase(phrase.start, phrase.end, 'none', ()) if best is None else truth[best]
             right = bool(mention.boxes) and bool((box_iou(regions[row], torch.tensor(mention.boxes)) > threshold).any())
             counts[mention.kind]['matched'] += 1
-            counts[mention.kind]['right'] += right and best not in found
+            counts[mention.kind]['right'] += right
+            # two phrases may stand for the same mention
+            counts[mention.kind]['found'] += right and best not in found
             if right: found.add(best)
-    def rates(c): return dict(precision=c['right']/max(1, c['matched']), recall=c['right']/max(1, c['gold']), **c)
-    total = {key: sum(c[key] for c in counts.values()) for key in ('matched', 'right', 'gold')}
+    def rates(c): return dict(precision=c['right']/max(1, c['matched']), recall=c['found']/max(1, c['gold']), **c)
+    total = {key: sum(c[key] for c in counts.values()) for key in ('matched', 'right', 'found', 'gold')}
     return dict(**rates(total), coverage=covered/max(1, captions), captions=captions, by_kind={kind: rates(c) for kind, c in sorted(counts.items())})

@@ -6,25 +6,25 @@
 __all__ = ['ExpressionData', 'ReferModel', 'refer_loss', 'predict_regions', 'zero_shot_regions', 'refer_accuracy', 'ReferConfig',
            'finetune_refer']
 
-# %% ../nbs/19_refer.ipynb #2c26b5a6
+# %% ../nbs/19_refer.ipynb #8a64adaf
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from .boxes import box_iou
-from .core import load_json, rng, save_json, torch_rng
-from .datasets import Expression, ReferData, fraction_of, read_refer
+from .core import rng, save_json, torch_rng
+from .datasets import Expression, ReferData, fraction_of
 from .phrases import load_tokenizer
-from .pretrain import PretrainConfig, PretrainingModel, build_model
+from .pretrain import PretrainingModel
 from .store import Store
 from .training import TrainConfig, train
 from .transformer import Batch
 
-# %% ../nbs/19_refer.ipynb #28678551
+# %% ../nbs/19_refer.ipynb #7fb5fb06
 class ExpressionData:
     "Referring expressions with the regions of their pictures, ready to be put into batches."
     def __init__(self,
@@ -35,13 +35,18 @@ class ExpressionData:
         regions: int = 36, # most regions of a picture
     ):
         if not expressions: raise ValueError('there are no expressions: check the split and the fraction')
+        lacking = sorted({each.file_name for each in expressions if each.file_name not in store.index})
+        if lacking:
+            told = f'{len(lacking)} pictures with expressions have no regions, the first is {lacking[0]}'
+            raise ValueError(f'{store.folder}: {told}; run vlground_regions on their folder')
         tokenizer.enable_truncation(words)
         self.expressions, self.store, self.regions = list(expressions), store, regions
         self.pieces = [torch.tensor(encoding.ids) for encoding in tokenizer.encode_batch([each.text for each in expressions])]
         self.positions = torch.tensor([store.index[each.file_name] for each in expressions])
-        boxes = [store[int(i)].boxes[:regions] for i in self.positions]
-        whole = [torch.tensor([[0., 0., *store[int(i)].size]]) for i in self.positions]
-        self.ious = [box_iou(torch.cat([w, b]), torch.tensor([each.box]))[:, 0] for w, b, each in zip(whole, boxes, expressions)] # region 0 is a candidate too
+        seen = [store[int(i)] for i in self.positions]
+        # region 0, the whole picture, is a candidate too
+        boxes = [torch.cat([torch.tensor([[0., 0., *each.size]]), each.boxes[:regions]]) for each in seen]
+        self.ious = [box_iou(each, torch.tensor([said.box]))[:, 0] for each, said in zip(boxes, expressions)]
 
     def __len__(self) -> int: return len(self.pieces)
 
@@ -52,7 +57,8 @@ class ExpressionData:
         seen = self.store.batch(self.positions[torch.as_tensor(rows)], self.regions, targets=False)
         ids = nn.utils.rnn.pad_sequence([self.pieces[i] for i in rows], batch_first=True)
         ious = nn.utils.rnn.pad_sequence([self.ious[i] for i in rows], batch_first=True)
-        return Batch(ids, ids != 0, torch.zeros_like(ids), seen.features, seen.locations, seen.mask), F.pad(ious, (0, seen.mask.shape[1] - ious.shape[1]))
+        batch = Batch(ids, ids != 0, torch.zeros_like(ids), seen.features, seen.locations, seen.mask)
+        return batch, F.pad(ious, (0, seen.mask.shape[1] - ious.shape[1]))
 
     def ceiling(self) -> float: # in [0, 1]
         "The share of expressions for which some region would be right."
@@ -62,7 +68,7 @@ class ExpressionData:
         "The accuracy of choosing a region blindly."
         return sum(float((iou > .5).float().mean()) for iou in self.ious) / len(self)
 
-# %% ../nbs/19_refer.ipynb #79a9aa9c
+# %% ../nbs/19_refer.ipynb #641b031c
 class ReferModel(nn.Module):
     "A backbone and a linear score for each region."
     def __init__(self,
@@ -77,6 +83,7 @@ class ReferModel(nn.Module):
     def forward(self,
         batch: Batch, # expressions and regions
     ) -> Tensor: # (b, r) logits, very low for padding
+        "How well each region fits its expression."
         return self.score(self.backbone(batch).regions)[..., 0].masked_fill(~batch.region_mask, -1e4)
 
 def refer_loss(
@@ -88,6 +95,7 @@ def refer_loss(
     targets = torch.where(ious >= .5, ious, 0.)
     return F.binary_cross_entropy_with_logits(logits, targets, mask.to(logits.dtype), reduction='sum') / len(logits)
 
+# %% ../nbs/19_refer.ipynb #472901e9
 @torch.inference_mode()
 def predict_regions(
     model: ReferModel, # fine-tuned
@@ -132,7 +140,7 @@ def refer_accuracy(
     "The share of expressions whose best region has IoU > 0.5 with the true box."
     return sum(bool(iou[score.argmax()] > .5) for score, iou in zip(scores, data.ious)) / len(data)
 
-# %% ../nbs/19_refer.ipynb #2d620ee6
+# %% ../nbs/19_refer.ipynb #6be50d76
 @dataclass(frozen=True)
 class ReferConfig:
     "How to fine-tune."
@@ -171,12 +179,16 @@ def finetune_refer(
         batch, ious = made
         return {'loss': refer_loss(model(batch), ious, batch.region_mask)}
     first = splits[measure[0]]
-    settings = TrainConfig(steps=config.steps, batch_size=config.batch_size, learning_rate=config.learning_rate, weight_decay=config.weight_decay, seed=config.seed, eval_every=every)
-    train(model, make_batch, loss, settings, out, evaluate=lambda model: {'accuracy': refer_accuracy(predict_regions(model, first), first)}, progress=progress)
+    def evaluate(model): return {'accuracy': refer_accuracy(predict_regions(model, first), first)}
+    settings = TrainConfig(steps=config.steps, batch_size=config.batch_size, learning_rate=config.learning_rate, weight_decay=config.weight_decay,
+                           seed=config.seed, eval_every=every)
+    train(model, make_batch, loss, settings, out, evaluate=evaluate, progress=progress)
     scores = {name: predict_regions(model, split) for name, split in splits.items()}
     for name, split in splits.items():
-        rows = [dict(id=e.id, text=e.text, box=list(e.box), scores=[round(v, 4) for v in s.tolist()]) for e, s in zip(split.expressions, scores[name])]
+        rows = [dict(id=said.id, text=said.text, box=list(said.box), scores=[round(score, 4) for score in found.tolist()])
+                for said, found in zip(split.expressions, scores[name])]
         (out/f'predictions-{name}.jsonl').write_text('\n'.join(map(json.dumps, rows)))
-    result = dict(expressions=len(training), **{name: dict(accuracy=refer_accuracy(scores[name], split), ceiling=split.ceiling(), chance=split.chance(), n=len(split)) for name, split in splits.items()})
+    def figures(name, split): return dict(accuracy=refer_accuracy(scores[name], split), ceiling=split.ceiling(), chance=split.chance(), n=len(split))
+    result = dict(expressions=len(training), **{name: figures(name, split) for name, split in splits.items()})
     save_json(dict(config=asdict(config), **result), out/'result.json')
     return result

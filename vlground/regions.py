@@ -143,7 +143,7 @@ def small_faster_rcnn() -> FasterRCNN:
     model.attributes = nn.ModuleDict({name: nn.Linear(width, len(values)) for name, values in ATTRIBUTES.items()})
     return model
 
-# %% ../nbs/08_regions.ipynb #2a9b790e
+# %% ../nbs/08_regions.ipynb #217c51a4
 class TorchvisionDetector:
     "Any Faster R-CNN of torchvision's as a source of regions; follows `Detector`."
     def __init__(self,
@@ -183,7 +183,7 @@ class TorchvisionDetector:
         real = ((boxes[:, 2:] - boxes[:, :2]) >= 2).all(1).nonzero()[:, 0]
         return boxes[real[nms(boxes[real], score[real], self.overlap)[:self.keep]]]
 
-    @torch.inference_mode()
+    @torch.no_grad() # not inference_mode: what it returns may go into a training
     def __call__(self,
         images: Sequence[Image.Image], # the pictures
         boxes: Sequence[Tensor] | None = None, # (n, 4) boxes to describe, a tensor a picture; None: propose them

@@ -6,9 +6,10 @@
 __all__ = ['Batch', 'Encoded', 'ModelConfig', 'attention_bias', 'Attention', 'FeedForward', 'layer_norm', 'TransformerLayer',
            'TextEmbedding', 'init_weights', 'attention_maps']
 
-# %% ../nbs/12_transformer.ipynb #10f9d34f
+# %% ../nbs/12_transformer.ipynb #d1a9cd11
 from dataclasses import asdict, dataclass, fields, replace
 from math import sqrt
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -212,11 +213,11 @@ def init_weights(
             for weight in part.parameters(): nn.init.uniform_(weight, -part.hidden_size**-.5, part.hidden_size**-.5, generator=generator)
     return module
 
-# %% ../nbs/12_transformer.ipynb #8f1926fe
+# %% ../nbs/12_transformer.ipynb #4af60dda
 @torch.no_grad()
 def attention_maps(
     model: nn.Module, # any model with `Attention` inside
-    *inputs, # what the model is called with
+    *inputs: Any, # what the model is called with
 ) -> dict[str, Tensor]: # module name -> (b, heads, t, k)
     'The attention weights of every `Attention` in a model, in the order of execution'
     maps, handles = {}, []
