@@ -34,6 +34,30 @@ def no_figures_left():
     plt.close('all')
 
 
+# a small world, its regions and its labels, made once and only read
+
+@pytest.fixture(scope='session')
+def small_world(tmp_path_factory) -> Path:
+    "40 captioned pictures, 16 to measure on, 40 with referring expressions."
+    from vlground.worldfiles import write_world
+    return write_world(tmp_path_factory.mktemp('small')/'W', pairs=40, val=16, refer=40, seed=3, quiet=True)
+
+
+@pytest.fixture(scope='session')
+def small_regions(small_world) -> Path:
+    "A store of eight regions for each picture of the small world."
+    from vlground.store import extract_regions
+    return extract_regions(small_world/'images', small_world.parent/'regions', keep=8, shard_size=40, quiet=True)
+
+
+@pytest.fixture(scope='session')
+def small_labels(small_world) -> Path:
+    "What the world's teacher says of the 40 captions."
+    from vlground.datasets import read_captions
+    from vlground.pseudolabels import label_captions
+    return label_captions(read_captions(small_world/'captions.tsv'), small_world.parent/'labels', shard_size=20, quiet=True)
+
+
 def pytest_terminal_summary(terminalreporter):
     "How long each notebook took; those above a minute are marked."
     reports = [report for outcome in ('passed', 'failed') for report in terminalreporter.stats.get(outcome, [])]

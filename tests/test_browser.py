@@ -93,6 +93,18 @@ def wait_until_run(page, path: Path) -> list[dict]:
     raise AssertionError(f'{path.name} was not run to its end in {PATIENCE} s; last: {[cell["execution_count"] for cell in saved]}')
 
 
+def widest_picture(page) -> int:
+    "Scroll down the notebook from its top until a figure is on the page; gives its width. JupyterLab keeps on the page only what is near."
+    end = time.monotonic() + PATIENCE
+    page.evaluate('document.querySelector(".jp-WindowedPanel-outer").scrollTop = 0')
+    while time.monotonic() < end:
+        page.wait_for_timeout(300)
+        width = page.evaluate('Math.max(0, ...[...document.querySelectorAll(".jp-RenderedImage img")].map(image => image.naturalWidth))')
+        if width: return width
+        page.evaluate('document.querySelector(".jp-WindowedPanel-outer").scrollTop += 600')
+    return 0
+
+
 @pytest.mark.parametrize('name', ['00_core.ipynb'])
 def test_a_lesson_runs_in_jupyterlab(browser, lab, name, tmp_path):
     url, folder = lab
@@ -112,10 +124,7 @@ def test_a_lesson_runs_in_jupyterlab(browser, lab, name, tmp_path):
         assert not [output['evalue'] for output in outputs if output['output_type'] == 'error']
         figures = sum('image/png' in output.get('data', {}) for output in outputs)
         assert figures >= 3
-        page.get_by_text('A picture, three ways').first.scroll_into_view_if_needed()
-        picture = page.locator('.jp-RenderedImage img').first
-        picture.wait_for(state='attached')
-        assert picture.evaluate('async image => { await image.decode(); return image.naturalWidth }') > 400
+        assert widest_picture(page) > 400 # pixels
         assert page.locator('.jp-RenderedText[data-mime-type="application/vnd.jupyter.error"]').count() == 0
         assert not errors
     except BaseException:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings, strategies as st
+from hypothesis import assume, example, given, settings, strategies as st
 
 from vlground.datasets import (CaptionedImage, Expression, GoldImage, ReferData, find_images, fraction_of, read_captions, read_pickle, read_refer,
                                write_captions, write_refer)
@@ -33,6 +33,7 @@ def test_find_images(images):
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(NAMES), st.text(CHARACTERS)), max_size=6), st.sampled_from(['tsv', 'jsonl']))
+@example([('a.jpg', '\ufeffa\tb\nc\rd\\t\\\\n'), ('a.jpg', '')], 'tsv')
 def test_captions_round_trip(images, rows, suffix):
     items, count = [], {}
     for name, caption in rows:

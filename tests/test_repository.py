@@ -198,8 +198,12 @@ def home_of(module: str) -> str:
     return Path(notebook_of(ROOT/'vlground'/f'{module}.py')).stem
 
 
+ENDS = ('checks', 'cli', 'demo') # the appendix
+
+
 @every_module
 def test_modules_import_lower_lessons_only(path):
+    if path.stem in ENDS: pytest.skip('it may use the whole package')
     wrong = [module for module in imports(path.read_text()) if module not in ('__version__', '_modidx') and not home_of(module) < home_of(path.stem)]
     assert not wrong, f'{path.stem} imports {wrong}, which come later in the course'
 
@@ -207,6 +211,7 @@ def test_modules_import_lower_lessons_only(path):
 @every_notebook
 def test_notebooks_import_lower_lessons_only(path):
     "The checks behind the exercises are the one exception."
+    if module_of(path) in ENDS: pytest.skip('it may use the whole package')
     found = {module for cell in cells(path, 'code') for module in imports(python(cell))} - {'checks', '__version__'}
     wrong = [module for module in found if path.stem != 'index' and not home_of(module) < path.stem]
     assert not wrong, f'{path.stem} imports {wrong}, which come later in the course'
@@ -250,7 +255,7 @@ def test_exported_functions_are_documented(path):
     def look(definition, owner=''):
         if definition.name.startswith('_'): return
         name = owner + definition.name
-        if not ast.get_docstring(definition): problems.append(f'{name}: no docstring')
+        if not ast.get_docstring(definition) and not (owner and definition.name == 'forward'): problems.append(f'{name}: no docstring')
         for parameter, annotation, comment in parameters(definition, lines):
             if annotation is None: problems.append(f'{name}: {parameter} has no type')
             if not comment: problems.append(f'{name}: {parameter} has no comment')
@@ -264,15 +269,17 @@ def test_exported_functions_are_documented(path):
 
 
 def test_importing_is_quick_and_brings_no_extras():
+    "What the package adds to the libraries that it stands on, in processor time; and nothing optional comes along."
     names = [path.stem for path in MODULES]
-    code = f'import time, sys, importlib\nbefore = time.process_time()\nfor name in {names}: importlib.import_module("vlground." + name)\n' \
+    code = 'import importlib, sys, time\nimport torch, torchvision.ops, matplotlib.pyplot, textblob, tokenizers, fastcore.script, tqdm\nbefore = time.process_time()\n' \
+           f'for name in {names}: importlib.import_module("vlground." + name)\n' \
            'print(time.process_time() - before, [name for name in ("transformers", "ray", "jupyterlab", "nbdev", "hypothesis", "playwright") if name in sys.modules])'
-    def once():
+    def once() -> float:
         seconds, extras = run(sys.executable, '-c', code, cwd=ROOT).strip().split(' ', 1)
         assert extras == '[]', f'imported along with the package: {extras}'
         return float(seconds)
     seconds = once()
-    assert seconds < 3 or min(once() for _ in range(3)) < 3, f'importing every module took {seconds:.1f} s of processor time'
+    assert seconds < 1.5 or once() < 1.5, f'importing every module took {seconds:.1f} s beyond the libraries'
 
 
 # site and package

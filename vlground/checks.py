@@ -158,7 +158,7 @@ def check_replace_file(
 # %% ../nbs/90_checks.ipynb #61f10b88
 import numpy as np
 
-# %% ../nbs/90_checks.ipynb #c096d6ee
+# %% ../nbs/90_checks.ipynb #dd9e00f4
 def check_hat_box(
     answer: Callable, # (person's box, head as fractions, hat's size) -> hat's box
 ) -> Verdict:
@@ -172,7 +172,8 @@ def check_hat_box(
         ('A person at the corner of the picture, the head in the middle above, a flat hat: is the hat centred on the point, not begun there?', lambda: ((0, 0, 40, 100), (.5, 0), (20, 0)), sits),
         ('The hat stands *on* the point: its lower edge is there, and the rest of it above, where y is smaller.', lambda: ((0, 0, 40, 100), (.5, .25), (20, 10)), sits),
         ('The person does not stand in the corner: did you add the upper left corner of its box?', lambda: ((60, 30, 100, 130), (.5, .25), (20, 10)), sits),
-        ('The head is not in the middle. A fraction of the width is measured from the left side: a mirrored person has its fraction mirrored already.', lambda: ((60, 30, 100, 130), (.3, .25), (20, 10)), sits),
+        ('The head is not in the middle. A fraction of the width is measured from the left side: a mirrored person has its fraction mirrored already.',
+            lambda: ((60, 30, 100, 130), (.3, .25), (20, 10)), sits),
         ('A person drawn twice as large has its head twice as far from the corner: multiply by width and height of *this* box.', lambda: ((10, 20, 90, 220), (.7, .125), (24, 12)), sits),
     ], 'it sits')
 
@@ -196,7 +197,7 @@ def check_cover(
         ('It fails for 3 samples a side: is a 2 or a 4 written into the code?', case(2, 3, 3), by_counting),
     ], 'each pixel is as dark as it is covered')
 
-# %% ../nbs/90_checks.ipynb #ce375cf5
+# %% ../nbs/90_checks.ipynb #55012d10
 def check_faces(
     answer: Callable, # (box, flip, other box) -> bool
 ) -> Verdict:
@@ -211,7 +212,8 @@ def check_faces(
         ('Facing right (flip is False), the other one to the right: it is ahead.', lambda: ((10, 0, 30, 20), False, (60, 0, 80, 20)), by_stepping),
         ('Facing right, the other one to the left: it is behind. Does your answer depend on where the other one is?',
          lambda: ((60, 0, 80, 20), False, (10, 0, 30, 20)), by_stepping),
-        ('Facing left (flip is True), the other one to the left: it is ahead. Did you use flip?', lambda: ((60, 0, 80, 20), True, (10, 0, 30, 20)), by_stepping),
+        ('Facing left (flip is True), the other one to the left: it is ahead. Did you use flip?',
+         lambda: ((60, 0, 80, 20), True, (10, 0, 30, 20)), by_stepping),
         ('Facing left, the other one to the right: it is behind.', lambda: ((10, 0, 30, 20), True, (60, 0, 80, 20)), by_stepping),
         ('A wide box may begin further left and yet have its middle to the right: compare the middles, not the left sides.',
          lambda: ((40, 0, 60, 20), False, (30, 0, 130, 20)), by_stepping),
@@ -221,7 +223,7 @@ def check_faces(
          lambda: ((10, 200, 30, 240), False, (60, 0, 80, 20)), by_stepping),
     ], 'ahead is where it faces')
 
-# %% ../nbs/90_checks.ipynb #37d1b875
+# %% ../nbs/90_checks.ipynb #3189a1f2
 def check_visible(
     answer: Callable, # boxes -> share of each that can be seen
 ) -> Verdict:
@@ -237,19 +239,19 @@ def check_visible(
         ('One box alone can be seen whole: the answer is [1.0].', lambda: ([(10, 10, 20, 30)],), by_counting),
         ('Two boxes apart: both can be seen whole.', lambda: ([(10, 10, 20, 30), (40, 10, 50, 30)],), by_counting),
         ('The second hides half of the first, and is itself in front: [0.5, 1.0]. Later boxes hide earlier ones, not the other way round.',
-         lambda: ([(0, 0, 20, 10), (10, 0, 30, 10)],), by_counting),
+         lambda: ([(0, 0, 20, 20), (10, 0, 30, 20)],), by_counting),
         ('A small box before a large one hides a share of the *large* one: divide by the area of the box whose share you want.',
          lambda: ([(0, 0, 40, 40), (10, 10, 20, 20)],), by_counting),
         ('Two later boxes overlap each other on the first one: the pixels that both hide are hidden once.',
-         lambda: ([(0, 0, 20, 10), (4, 0, 12, 10), (8, 0, 16, 10)],), by_counting),
+         lambda: ([(0, 0, 20, 20), (4, 4, 12, 12), (8, 8, 16, 16)],), by_counting),
         ('A box in the middle of the order hides those before it and is hidden by those after it.',
-         lambda: ([(0, 0, 10, 10), (5, 0, 15, 10), (0, 0, 8, 10)],), by_counting),
+         lambda: ([(0, 0, 10, 10), (5, 5, 15, 15), (0, 0, 8, 8)],), by_counting),
         ('Boxes that are wider than high, away from the corner: are x and y exchanged somewhere?',
          lambda: ([(100, 20, 180, 40), (160, 30, 250, 60)],), by_counting),
         ('A box may be hidden altogether: its share is 0.', lambda: ([(10, 10, 20, 20), (0, 0, 50, 50)],), by_counting),
     ], 'what is painted over is gone')
 
-# %% ../nbs/90_checks.ipynb #6b3acc2c
+# %% ../nbs/90_checks.ipynb #3ea5bf83
 def check_singles_out(
     answer: Callable, # (what was said, things, index) -> bool
 ) -> Verdict:
@@ -260,19 +262,22 @@ def check_singles_out(
     red, blue, cat = dict(kind='dog', colour='red'), dict(kind='dog', colour='blue'), dict(kind='cat', colour='red')
     small, big = dict(kind='dog', colour='red', size='small'), dict(kind='dog', colour='blue', size='small')
     return run_cases(answer, [
-        ('One dog and one cat, and "cat" is said of the cat: True. Return a bool, not a list or a number.', lambda: (dict(kind='cat'), [red, cat], 1), by_sets),
+        ('One dog and one cat, and "cat" is said of the cat: True. Return a bool, not a list or a number.',
+         lambda: (dict(kind='cat'), [red, cat], 1), by_sets),
         ('Two dogs, and only "dog" is said: False, since both fit.', lambda: (dict(kind='dog'), [red, blue], 0), by_sets),
         ('"Red dog" is said, and a red cat is there too: True. A thing fits only if it has *all* traits, not one of them.',
          lambda: (dict(kind='dog', colour='red'), [red, blue, cat], 0), by_sets),
-        ('Exactly one thing fits, but another one is meant: False. Did you ask which one it is?', lambda: (dict(colour='blue'), [red, blue], 0), by_sets),
+        ('Exactly one thing fits, but another one is meant: False. Did you ask which one it is?',
+         lambda: (dict(colour='blue'), [red, blue], 0), by_sets),
         ('Nothing fits: False.', lambda: (dict(colour='green'), [red, blue], 1), by_sets),
         ('A thing may lack a trait: it does not fit, and there is no error.', lambda: (dict(size='small'), [red, small], 1), by_sets),
-        ('Two things that are equal in every trait cannot be told apart: compare indices, not things.', lambda: (dict(red), [red, dict(red)], 0), by_sets),
+        ('Two things that are equal in every trait cannot be told apart: compare indices, not things.',
+         lambda: (dict(red), [red, dict(red)], 0), by_sets),
         ('Three traits are needed: does it work for more than two?', lambda: (dict(small), [red, big, small], 2), by_sets),
         ('Nothing was said, and there is one thing only: it is singled out.', lambda: ({}, [red], 0), by_sets),
     ], 'one fits, and it is the right one')
 
-# %% ../nbs/90_checks.ipynb #a38f6e8b
+# %% ../nbs/90_checks.ipynb #454480da
 def check_write(
     answer: Callable, # pieces -> (text, mentions)
 ) -> Verdict:
@@ -286,19 +291,22 @@ def check_write(
         return all((owner.index(n), len(owner) - owner[::-1].index(n), pieces[n][1]) == tuple(mention) for n, mention in zip(expected, mentions))
     def case(*pieces): return lambda: (list(pieces),)
     return run_cases(answer, [
-        ('One mention: ("a dog", (0,)) gives the text "a dog" and [(0, 5, (0,))]. The end is one past the last character.', case(('a dog', (0,))), by_laying_over),
+        ('One mention: ("a dog", (0,)) gives the text "a dog" and [(0, 5, (0,))]. The end is one past the last character.',
+         case(('a dog', (0,))), by_laying_over),
         ('Words that name nothing are part of the text, and no mention.', case(('photo of ', None), ('a dog', (0,))), by_laying_over),
         ('A mention in the middle of the text: it starts where the text ended so far. Did you add the length before or after?',
          case(('a dog', (0,)), (' near ', None), ('the tree', (1,)), (' outdoors', None)), by_laying_over),
-        ('"a dog and a dog": two mentions in two places. Did you search for the words?', case(('a dog', (0,)), (' and ', None), ('a dog', (2,))), by_laying_over),
+        ('"a dog and a dog": two mentions in two places. Did you search for the words?',
+         case(('a dog', (0,)), (' and ', None), ('a dog', (2,))), by_laying_over),
         ('The same phrase stands earlier as mere words: the mention is where it was said. Did you search for the words?',
          case(('dog lovers: a ', None), ('dog', (0,))), by_laying_over),
-        ('An empty tuple is a mention of something that is not there; only None is none.', case(('a cat', ()), (' and ', None), ('a dog', (1,))), by_laying_over),
+        ('An empty tuple is a mention of something that is not there; only None is none.',
+         case(('a cat', ()), (' and ', None), ('a dog', (1,))), by_laying_over),
         ('One mention may name several things: keep the whole tuple.', case(('two kids', (1, 2)), (' play ', None), ('ball', (3,))), by_laying_over),
         ('Without pieces the text is empty, and so is the list.', case(), lambda result, pieces: tuple(result) == ('', [])),
     ], 'each phrase is noted where it was said')
 
-# %% ../nbs/90_checks.ipynb #ab86ca6f
+# %% ../nbs/90_checks.ipynb #78bd83ea
 def check_best_guess(
     answer: Callable, # (train, test), each a list of (n, rank) -> {n: accuracy}
 ) -> Verdict:
@@ -312,7 +320,8 @@ def check_best_guess(
             for m, rank in test:
                 if m == n: right[rank] += 1
             if sum(right): expected[n] = right[times.index(max(times))]/sum(right)
-        return isinstance(result, dict) and result.keys() == expected.keys() and all(abs(float(result[n]) - share) < 1e-6 for n, share in expected.items())
+        if not isinstance(result, dict) or result.keys() != expected.keys(): return False
+        return all(abs(float(result[n]) - share) < 1e-6 for n, share in expected.items())
     def case(train, test): return lambda: (train, test)
     twice = [(2, 1), (2, 1), (2, 0)]
     return run_cases(answer, [
@@ -495,7 +504,7 @@ def check_pair_features(
         ('A picture may have no pair at all: the result then has shapes (0, d) and (0, e).', case([], []), by_hand),
     ], 'word and region states in the order of the pairs')
 
-# %% ../nbs/90_checks.ipynb #265cb623
+# %% ../nbs/90_checks.ipynb #f4bbb2d2
 def check_split_pairs(
     answer: Callable, # matrix (words, 1 + regions) bool -> two lists of (word, region)
 ) -> Verdict:
@@ -507,13 +516,14 @@ def check_split_pairs(
         return judge
     def case(matrix): return lambda: (torch.tensor(matrix, dtype=torch.bool),)
     return run_cases(answer, [
-        ('One word, two regions, the first is aligned: the positive is (0, 1), the negative (0, 2). Column 0 is the global region and in neither list; positives are the ones.', case([[0, 1, 0]]), by_hand([(0, 1)], [(0, 2)])),
+        ('One word, two regions, the first is aligned: the positive is (0, 1), the negative (0, 2). Column 0 is the global region and in neither list; positives are the ones.',
+            case([[0, 1, 0]]), by_hand([(0, 1)], [(0, 2)])),
         ('The rows of words without any match give no pair, neither positive nor negative.', case([[0, 0, 0], [0, 0, 1], [0, 0, 0]]), by_hand([(1, 2)], [(1, 1)])),
         ('A word may have two regions, and then both are positives.', case([[0, 1, 1, 0], [0, 0, 0, 1]]), by_hand([(0, 1), (0, 2), (1, 3)], [(0, 3), (1, 1), (1, 2)])),
         ('Where nothing is aligned both lists are empty.', case([[0, 0], [0, 0]]), by_hand([], [])),
     ], 'ones and zeros of the rows with a match, without the global column')
 
-# %% ../nbs/90_checks.ipynb #fac94c7c
+# %% ../nbs/90_checks.ipynb #936596fc
 def check_weighted_loss(
     answer: Callable, # (scores (rows, regions), matches (rows, regions) bool) -> one number
 ) -> Verdict:
@@ -533,7 +543,8 @@ def check_weighted_loss(
         ('A sure and right scorer has a small loss. Did you apply the sigmoid twice, or exchange the labels?', case([[4., -4.]], [[1, 0]]), by_hand),
         ('One positive among four: it must weigh as much as the three negatives together.', case([[-1., 2., -2., -3.]], [[1, 0, 0, 0]]), by_hand),
         ('A row without a match has no weight, whatever its scores are.', case([[1., -1., .5], [9., 9., 9.]], [[1, 0, 0], [0, 0, 0]]), by_hand),
-        ('Two rows with different numbers of positives: the means run over all positives and all negatives of the picture, not row by row.', case([[3., -1., 0.], [.2, -2., 1.]], [[1, 1, 0], [0, 0, 1]]), by_hand),
+        ('Two rows with different numbers of positives: the means run over all positives and all negatives of the picture, not row by row.',
+            case([[3., -1., 0.], [.2, -2., 1.]], [[1, 1, 0], [0, 0, 1]]), by_hand),
         ('Without a positive the loss is 0, not NaN.', case([[1., 2.]], [[0, 0]]), by_hand),
         ('Without a negative the loss is 0, not NaN.', case([[1., 2.]], [[1, 1]]), by_hand),
     ], 'both labels weigh one half')

@@ -8,7 +8,7 @@ __all__ = ['SIZES', 'ARMS', 'SETTINGS', 'FINETUNE', 'COLOURS', 'DASHES', 'STYLE'
            'curves_figure', 'finetuning_figure', 'label_figure', 'read_predictions', 'difference_figure',
            'write_report', 'circumstances', 'run_demo']
 
-# %% ../nbs/92_demo.ipynb #f4e403ce
+# %% ../nbs/92_demo.ipynb #33c8bca0
 import base64
 import html
 import io
@@ -24,6 +24,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
+from importlib.resources import files
 from multiprocessing import get_context
 from pathlib import Path
 from shutil import which
@@ -196,7 +197,7 @@ def verdict(
     if not abs(gap) > 2*error: return f'undecided: {said}'
     return f'with grounding is {"ahead" if gap > 0 else "behind"}: {said}'
 
-# %% ../nbs/92_demo.ipynb #84cc1865
+# %% ../nbs/92_demo.ipynb #66874ab4
 COLOURS = {'scratch': GREY, 'baseline': ORANGE, 'ours': GREEN}
 DASHES = {'scratch': ':', 'baseline': '--', 'ours': '-'}
 
@@ -239,7 +240,8 @@ def curves_figure(
             for part in ('word', 'region', 'alignment', 'grounding'):
                 if part == 'grounding' and arm == 'baseline': continue
                 logged = [(row['step'], row['parts'][part]) for row in rows if 'parts' in row]
-                step, value = np.array([logged[i:i + 5] for i in range(0, len(logged) - 4, 5)]).mean(1).T
+                width = min(5, len(logged)) # lines of the log that are averaged
+                step, value = np.array([logged[i:i + width] for i in range(0, len(logged) - width + 1, width)]).mean(1).T
                 panels[part].plot(step, value, DASHES[arm], color=COLOURS[arm], lw=1.2, label=ARMS[arm] if seed == seeds[0] else None)
             for name, panel in (('alignment', 'aligned'), ('pairs', 'pairs')):
                 known = [(row['step'], row['evaluation'][name]*100) for row in rows if name in row.get('evaluation', {})]
@@ -393,17 +395,17 @@ model without; dashed grey is the truth.</p>
     (out/'report.html').write_text(page, encoding='utf-8')
     return out/'report.html'
 
-# %% ../nbs/92_demo.ipynb #a886c921
+# %% ../nbs/92_demo.ipynb #748c99ad
 def circumstances() -> dict[str, str]: # plain text by name
     "What a figure needs beside it to be believed: when, on what and with which versions it was made."
     ask = ['git', 'rev-parse', 'HEAD']
-    commit = subprocess.run(ask, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip() if which('git') else ''
+    commit = subprocess.run(ask, cwd=str(files('vlground')), capture_output=True, text=True).stdout.strip() if which('git') else ''
     machine = f'{platform.machine()}, {os.cpu_count()} cores, {platform.system()}'
     versions = {name: version(name) for name in ('vlground', 'torch', 'torchvision', 'numpy')}
     return dict(date=datetime.now(timezone.utc).isoformat(timespec='seconds'), machine=machine, python=platform.python_version(),
                 **versions, commit=commit or 'not in a repository')
 
-# %% ../nbs/92_demo.ipynb #12bd7058
+# %% ../nbs/92_demo.ipynb #d9490629
 def run_demo(
     out: Path, # folder of everything
     size: DemoSize, # how much
@@ -436,6 +438,7 @@ def run_demo(
     headline = {**refer, 'chance': found['chance'], 'ceiling': found['ceiling']}
     demo = dict(seconds=round(clock + time.perf_counter() - start, 1), labels=labels, refer=headline, **found, plan=plan, made=circumstances())
     save_json(demo, out/'demo.json')
+    demo = load_json(out/'demo.json') # as whoever reads the file finds it
     report = write_report(out, size, seeds, demo)
     for row in found['fractions'].values():
         arms = '  '.join(f'{name} {_percent(row[arm])}' for arm, name in ARMS.items())

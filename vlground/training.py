@@ -79,9 +79,9 @@ def linear_warmup_decay(
     if step < rising: return (step + 1)/rising
     return (steps - step)/(steps - rising)
 
-# %% ../nbs/07_training.ipynb #b811d2b5
+# %% ../nbs/07_training.ipynb #8361916f
 def parameter_groups(
-    model: nn.Module,
+    model: nn.Module, # whose parameters are trained
     weight_decay: float, # of matrices: everything with two dimensions or more, embedding tables included, as in BERT
 ) -> list[dict]: # two groups as `torch.optim` takes them
     "Decay matrices; leave biases, LayerNorms and single vectors alone: shrinking a scale or an offset does not make a model simpler."
@@ -297,12 +297,12 @@ def _finished(model: nn.Module, folder: Path) -> dict: # the summary
     model.load_state_dict(load_file(file))
     return summary
 
-# %% ../nbs/07_training.ipynb #a75f3b13
+# %% ../nbs/07_training.ipynb #3dfb2bfd
 def train(
     model: nn.Module, # on the device where it shall be trained; changed in place
     make_batch: Callable[[int], Any], # step -> batch; must depend on the step alone, with all randomness from (seed, step)
     loss_fn: Callable[[nn.Module, Any], dict[str, Tensor]], # (model, batch) -> scalar loss parts, of which 'loss' is minimised
-    config: TrainConfig,
+    config: TrainConfig, # how
     folder: str | Path, # of the run: config.json, log.jsonl, checkpoints/ and, at the end, final.safetensors and summary.json
     evaluate: Callable[[nn.Module], Mapping] | None = None, # model -> plain figures for the log; called in evaluation mode, without gradients
     settings: Mapping | None = None, # what else defines the run (model, data): plain JSON, saved in config.json, must agree on resuming

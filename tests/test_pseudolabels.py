@@ -1,0 +1,261 @@
+"Pseudo labels: offsets stay true on disk, thresholds apply when they are read, the measure counts what it says, and a killed run goes on."
+from shutil import copytree
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from killing import begin, contents, finish, kill, wait_until
+from PIL import Image
+
+from vlground.boxes import box_iou
+from vlground.core import load_json, save_json
+from vlground.datasets import CaptionedImage, read_captions
+from vlground.phrases import Phrase, noun_phrases
+from vlground.pseudolabels import (PRESETS, GoldPhrase, LabelledCaption, Preset, PseudoLabel, believed, label_captions, label_images, label_is_right,
+                                   measure_labels, mention_of, phrase_matches, read_gold, read_labels)
+from vlground.store import Store
+
+
+class Pointer:
+    "A teacher of three lines: its box is a function of the phrase's length."
+    name = 'pointer-1'
+
+    def __call__(self, images, phrases):
+        return [(torch.tensor([[len(text), 1., len(text) + 20, 30] for text in each]).view(-1, 4), torch.full((len(each),), .5)) for each in phrases]
+
+
+def labelled(*labels, caption='x'*60):
+    "A caption with labels given as (start, end, box, score)."
+    return LabelledCaption('a', 'a.jpg', caption, tuple(PseudoLabel(Phrase(caption[start:end], start, end), box, score) for start, end, box, score in labels))
+
+
+boxes = st.tuples(*[st.integers(0, 40)]*2, *[st.integers(5, 40)]*2).map(lambda b: (float(b[0]), float(b[1]), float(b[0] + b[2]), float(b[1] + b[3])))
+raw_labels = st.lists(st.tuples(st.integers(0, 4), boxes, st.integers(0, 100)), max_size=8).map(
+    lambda rows: labelled(*((6*place, 6*place + 5, box, score/100) for place, box, score in rows)))
+
+
+# making them
+
+AWKWARD = ['', ' ', '!!! ???', '🐕🐈', 'a dog 🐕 on a 🛋 sofa', 'كلب أحمر كبير', 'a red \x00dog and a cat', '.*[a dog](?P<cat>$^ costs $5', 'e\u0301te\u0301, a cafe\u0301 table',
+           'a dog\tand\na cat', 'A DOG, the Dog; a dog!', ' '.join(['a red dog near the old house'] * 70)]
+
+
+def test_offsets_stay_true_through_the_file(tmp_path):
+    Image.new('RGB', (60, 40), (90, 90, 200)).save(tmp_path/'a.jpg')
+    items = [CaptionedImage(f'a.jpg#{i}', tmp_path/'a.jpg', caption, 'a.jpg') for i, caption in enumerate(AWKWARD)]
+    found = read_labels(label_captions(items, tmp_path/'labels', shard_size=5, quiet=True))
+    assert [each.caption for each in found] == AWKWARD
+    for each in found:
+        assert [label.phrase for label in each.labels] == noun_phrases(each.caption)
+        for label in each.labels:
+            assert each.caption[label.phrase.start:label.phrase.end] == label.phrase.text != ''
+            assert 0 <= label.box[0] <= label.box[2] <= 60 and 0 <= label.box[1] <= label.box[3] <= 40 and 0 <= label.score <= 1
+    assert not any(each.labels for each in found[:3]) and len(found[-1].labels) > 100
+
+
+def test_captions_without_a_phrase_match_nothing(small_regions):
+    regions = Store(small_regions)[0].boxes
+    phrases, matches = phrase_matches(labelled(), regions)
+    assert phrases == [] and matches.shape == (0, len(regions)) and matches.dtype == torch.bool
+
+
+def test_any_teacher_will_do_and_is_named(small_world):
+    items = read_captions(small_world/'captions.tsv')[:5]
+    found = label_images(items, Pointer())
+    for item, each in zip(items, found):
+        assert (each.id, each.image_id, each.caption, each.error) == (item.id, item.image_id, item.caption, '')
+        assert [label.box[0] for label in each.labels] == [len(phrase.text) for phrase in noun_phrases(item.caption)]
+
+
+def test_a_broken_picture_gets_its_error_and_the_shard_is_finished(small_world, tmp_path):
+    items = read_captions(small_world/'captions.tsv')[:6]
+    (tmp_path/'cut.jpg').write_bytes(items[2].path.read_bytes()[:999])
+    (tmp_path/'empty.jpg').write_bytes(b'')
+    broken = [CaptionedImage(item.id, tmp_path/name, item.caption, item.image_id) for item, name in zip(items[2:4], ('cut.jpg', 'empty.jpg'))]
+    found = read_labels(label_captions([*items[:2], *broken, *items[4:]], tmp_path/'labels', shard_size=4, quiet=True))
+    whole = read_labels(label_captions(items, tmp_path/'whole', shard_size=4, quiet=True))
+    assert [bool(each.error) for each in found] == [False, False, True, True, False, False] and 'OSError' in found[2].error
+    assert all(each.caption == item.caption for each, item in zip(found, items)) and not found[2].labels and not found[3].labels
+    assert [each.labels for each in found[4:]] == [each.labels for each in whole[4:]]
+
+
+# reading them
+
+@given(raw_labels)
+def test_paper_takes_the_surest_box_of_each_phrase(raw):
+    kept = believed(raw, PRESETS['paper']).labels
+    places = [label.phrase.start for label in kept]
+    assert len(set(places)) == len(places) and set(places) == {label.phrase.start for label in raw.labels}
+    for label in kept: assert label.score == max(other.score for other in raw.labels if other.phrase == label.phrase)
+
+
+@given(raw_labels)
+def test_glip_takes_what_is_sure_enough(raw): assert list(believed(raw, PRESETS['glip']).labels) == [label for label in raw.labels if label.score >= .5]
+
+
+@given(raw_labels)
+def test_grit_takes_no_two_overlapping_boxes(raw):
+    kept = believed(raw, PRESETS['grit']).labels
+    assert all(label.score >= .65 for label in kept) and set(kept) <= set(raw.labels)
+    for i, a in enumerate(kept):
+        for b in kept[:i]: assert box_iou(torch.tensor([a.box]), torch.tensor([b.box]))[0, 0] <= .5
+    # what was dropped overlaps something surer that was kept
+    for label in raw.labels:
+        if label.score >= .65 and label not in kept:
+            assert any(other.score >= label.score and box_iou(torch.tensor([other.box]), torch.tensor([label.box]))[0, 0] > .5 for other in kept)
+
+
+def test_thresholds_apply_when_read_and_captions_left_empty_may_go(small_labels):
+    raw = read_labels(small_labels, Preset())
+    assert len(raw) == 40
+    for name, preset in PRESETS.items():
+        expected = [each for each in (believed(one, preset) for one in raw) if each.labels or not preset.drop_empty]
+        assert read_labels(small_labels, name) == read_labels(small_labels, preset) == expected
+    assert 0 < len(read_labels(small_labels, 'grit')) < 40 and len(read_labels(small_labels, 'glip')) == 40
+
+
+def test_unknown_preset(small_labels):
+    with pytest.raises(ValueError, match="no preset 'gold'; there are paper, glip, grit"): read_labels(small_labels, 'gold')
+
+
+def test_folders_that_are_not_finished_labels(small_labels, small_regions, tmp_path):
+    with pytest.raises(FileNotFoundError, match='manifest.json: no such file'): read_labels(tmp_path)
+    with pytest.raises(ValueError, match='a store of regions, expected labels'): read_labels(small_regions)
+    copytree(small_labels, tmp_path/'labels')
+    manifest = load_json(small_labels/'manifest.json')
+    save_json(manifest | {'format': manifest['format'] + 1}, tmp_path/'labels'/'manifest.json')
+    with pytest.raises(ValueError, match='version 2 is newer than version 1'): read_labels(tmp_path/'labels')
+    save_json(manifest | {'shards': {'0': manifest['shards']['0']}}, tmp_path/'labels'/'manifest.json')
+    with pytest.raises(FileNotFoundError, match='shard-00001.jsonl is missing: labelling was not finished'): read_labels(tmp_path/'labels')
+
+
+def test_another_extractor_is_another_folder(small_world, small_labels, tmp_path):
+    copytree(small_labels, tmp_path/'labels')
+    items = read_captions(small_world/'captions.tsv')
+    with pytest.raises(ValueError, match='begun with another plan .extractor differ'): label_captions(items, tmp_path/'labels', extractor='paper', shard_size=20, quiet=True)
+    with pytest.raises(ValueError, match='begun with another plan'): label_captions(items[:30], tmp_path/'labels', shard_size=20, quiet=True)
+
+
+# matching and measuring
+
+@given(raw_labels, st.lists(boxes, min_size=1, max_size=5), st.sampled_from([.3, .5, .7]))
+@settings(max_examples=60)
+def test_a_phrase_matches_what_any_of_its_boxes_matches(raw, regions, threshold):
+    phrases, matches = phrase_matches(raw, torch.tensor(regions), threshold)
+    assert phrases == list(dict.fromkeys(label.phrase for label in raw.labels)) and matches.shape == (len(phrases), len(regions))
+    for phrase, row in zip(phrases, matches.tolist()):
+        mine = torch.tensor([label.box for label in raw.labels if label.phrase == phrase])
+        assert row == [bool((box_iou(mine, torch.tensor([region])) > threshold).any()) for region in regions]
+
+
+def test_exactly_one_half_is_no_match():
+    half = labelled((0, 5, (152., 40., 248., 140.), 1.))
+    assert not phrase_matches(half, torch.tensor([[152., 40, 248, 90]]))[1].any() and phrase_matches(half, torch.tensor([[152., 40, 248, 91]]))[1].all()
+
+
+DOG, CAT, HOUSE, SUN = (24., 136., 104., 196.), (128., 150., 168., 190.), (152., 40., 248., 140.), (8., 8., 56., 56.)
+CAPTION = 'a red dog chasing a small cat near the old house by a famous artist'
+
+
+def measure(labels, truth, regions=(DOG, CAT, HOUSE, SUN), threshold=.5):
+    each = labelled(*labels, caption=CAPTION)
+    return measure_labels([each], SimpleNamespace(get=lambda id: SimpleNamespace(boxes=torch.tensor(regions))), {'a': truth}, threshold)
+
+
+TRUTH = [GoldPhrase(0, 9, 'animals', (DOG,)), GoldPhrase(18, 29, 'animals', (CAT,)), GoldPhrase(35, 48, 'buildings', (HOUSE,)), GoldPhrase(52, 67, 'none', ())]
+
+
+@pytest.mark.parametrize('labels, right, matched, found', [
+    ([(0, 9, DOG, 1.), (18, 29, CAT, 1.), (35, 48, HOUSE, 1.)], 3, 3, 3),
+    ([(0, 9, CAT, 1.), (18, 29, CAT, 1.), (35, 48, SUN, 1.)], 1, 3, 1), # the dog's box is on the cat, the house's on the sun
+    ([(0, 9, (200., 200., 250., 250.), 1.)], 0, 0, 0), # no region there: not counted against precision
+    ([(52, 67, SUN, 1.)], 0, 1, 0), # the artist is not in the picture
+    ([(10, 17, DOG, 1.)], 0, 1, 0), # 'chasing' stands for no mention
+    ([(2, 9, DOG, 1.), (0, 5, DOG, .5)], 2, 2, 1), # two phrases for one mention: both right, one found
+    ([], 0, 0, 0)])
+def test_by_hand(labels, right, matched, found):
+    counted = measure(labels, TRUTH)
+    assert (counted['right'], counted['matched'], counted['found'], counted['gold'], counted['captions']) == (right, matched, found, 3, 1)
+    assert counted['precision'] == right/max(matched, 1) and counted['recall'] == found/3 and counted['coverage'] == (matched > 0)
+    assert sum(row['matched'] for row in counted['by_kind'].values()) == matched and sum(row['gold'] for row in counted['by_kind'].values()) == 3
+    assert not counted['by_kind'].get('none', {}).get('right')
+
+
+def test_a_region_is_right_by_its_own_place_not_by_the_teachers():
+    "The teacher's box matches a region that misses the thing: wrong, although the box itself would do."
+    box, region, thing = (0., 0., 100., 100.), (0., 0., 100., 60.), (0., 0., 100., 140.)
+    each = [GoldPhrase(0, 9, 'animals', (thing,))]
+    assert label_is_right(PseudoLabel(Phrase('a red dog', 0, 9), box, 1.), each)
+    found = measure([(0, 9, box, 1.)], each, (region,))
+    assert (found['matched'], found['right']) == (1, 0)
+
+
+def test_the_measure_is_the_plain_count(small_labels, small_regions, small_world):
+    "Against a loop that goes through captions, phrases and regions one by one."
+    store, gold, matched, right = Store(small_regions), read_gold(small_world/'gold'/'captions.jsonl'), 0, 0
+    for each in read_labels(small_labels):
+        regions = store.get(each.image_id).boxes.tolist()
+        for label in each.labels:
+            near = [region for region in regions if box_iou(torch.tensor([label.box]), torch.tensor([region]))[0, 0] > .5]
+            matched += bool(near)
+            shared = [len(set(range(label.phrase.start, label.phrase.end)) & set(range(mention.start, mention.end))) for mention in gold[each.id]]
+            things = gold[each.id][shared.index(max(shared))].boxes if shared and max(shared) else ()
+            right += any(box_iou(torch.tensor([region]), torch.tensor([thing]))[0, 0] > .5 for region in near for thing in things)
+    found = measure_labels(read_labels(small_labels), store, gold)
+    assert (found['matched'], found['right']) == (matched, right) and found['captions'] == 40
+    assert found['precision'] > .3 and found['recall'] > .3 # the world's teacher is often right
+
+
+def test_truth_for_labels_would_be_perfect(small_world):
+    gold = read_gold(small_world/'gold'/'captions.jsonl')
+    items = {item.id: item for item in read_captions(small_world/'captions.tsv')}
+    perfect = [LabelledCaption(id, id, items[id].caption, tuple(PseudoLabel(Phrase(items[id].caption[p.start:p.end], p.start, p.end), box, 1.)
+               for p in phrases for box in p.boxes)) for id, phrases in gold.items()]
+    boxes = {id: torch.tensor([box for p in phrases for box in p.boxes]).view(-1, 4) for id, phrases in gold.items()}
+    found = measure_labels(perfect, SimpleNamespace(get=lambda id: SimpleNamespace(boxes=boxes[id])), gold)
+    assert found['precision'] == found['recall'] == 1
+    # moved by one caption, nearly nothing is right any more
+    others = list(gold)[1:] + list(gold)[:1]
+    moved = [LabelledCaption(each.id, each.image_id, each.caption, tuple(PseudoLabel(label.phrase, box, 1.) for label, box in zip(each.labels, boxes[other].tolist())))
+             for each, other in zip(perfect, others)]
+    assert measure_labels(moved, SimpleNamespace(get=lambda id: SimpleNamespace(boxes=boxes[others[list(gold).index(id)]])), gold)['precision'] < .2
+
+
+@given(st.integers(0, 20), st.integers(1, 20), st.lists(st.tuples(st.integers(0, 20), st.integers(1, 9)), max_size=4))
+def test_a_phrase_stands_for_the_mention_it_shares_most_with(start, length, mentions):
+    truth = [GoldPhrase(a, a + n, 'x', ()) for a, n in mentions]
+    shared = [len(set(range(start, start + length)) & set(range(each.start, each.end))) for each in truth]
+    found = mention_of(Phrase('y'*length, start, start + length), truth)
+    assert (found is None) == (not any(shared)) and (found is None or shared[found] == max(shared))
+
+
+def test_gold_of_another_world(small_labels, small_regions, small_world, tmp_path):
+    with pytest.raises(ValueError, match="nothing of caption 'captions-000000.jpg'"): measure_labels(read_labels(small_labels), Store(small_regions), {})
+    with pytest.raises(FileNotFoundError, match='the truth about captions lies in the gold folder'): read_gold(tmp_path/'captions.jsonl')
+
+
+# faults
+
+LABEL = '''
+import sys
+from vlground.datasets import read_captions
+from vlground.pseudolabels import label_captions
+if __name__ == '__main__': label_captions(read_captions(sys.argv[1]), sys.argv[2], shard_size=4, batch_size=4, workers=int(sys.argv[3]), quiet=True)
+'''
+
+
+def test_killed_while_labelling_it_ends_with_the_same_bytes(small_world, tmp_path):
+    whole = label_captions(read_captions(small_world/'captions.tsv'), tmp_path/'whole', shard_size=4, batch_size=4, quiet=True)
+    (tmp_path/'label.py').write_text(LABEL)
+    process = begin(str(tmp_path/'label.py'), small_world/'captions.tsv', tmp_path/'killed', 1)
+    wait_until(process, lambda: (tmp_path/'killed'/'manifest.json').exists() and len(load_json(tmp_path/'killed'/'manifest.json')['shards']) >= 2)
+    kill(process)
+    assert len(load_json(tmp_path/'killed'/'manifest.json')['shards']) < 10, 'it was killed too late to show anything'
+    # now two runs at once in the same folder
+    both = [begin(str(tmp_path/'label.py'), small_world/'captions.tsv', tmp_path/'killed', 1) for _ in range(2)]
+    for process in both: finish(process)
+    assert contents(tmp_path/'killed') == contents(whole)
+    assert [each.id for each in read_labels(tmp_path/'killed')] == [item.id for item in read_captions(small_world/'captions.tsv')]
+
