@@ -6,29 +6,35 @@
 __all__ = ['one_sentence', 'vlground_world', 'vlground_regions', 'vlground_label', 'vlground_pretrain', 'vlground_finetune',
            'vlground_demo']
 
-# %% ../nbs/91_cli.ipynb #e389b504
+# %% ../nbs/91_cli.ipynb #a811376f
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
+from inspect import signature
+from inspect import signature
 from pathlib import Path
-from fastcore.script import Param, bool_arg, call_parse, store_true
-from .datasets import find_images, read_captions, read_refer
+import torch
+from fastcore.script import call_parse
+from .datasets import read_captions, read_refer
 from .demo import SIZES, run_demo
-from .pretrain import PRESETS, PretrainConfig, build_model, gold_captions, load_start, pretrain
+from .pretrain import PRESETS, load_start, pretrain
 from .pseudolabels import label_captions, measure_labels, read_gold, read_labels
 from .refer import ReferConfig, finetune_refer
 from .store import Store, extract_regions
 from .worldfiles import write_world
 
-# %% ../nbs/91_cli.ipynb #c38802fa
+# %% ../nbs/91_cli.ipynb #23e04b18
 def one_sentence(
     command: Callable, # that may meet bad input
 ) -> Callable: # the same, which then prints one line and ends with exit code 1
     "Turn errors about the input into one line."
     @wraps(command)
     def safely(*args, **kwargs):
-        try: return command(*args, **kwargs)
+        try:
+            missing = [name for name, value in signature(command).bind(*args, **kwargs).arguments.items() if value is None]
+            if missing: raise ValueError(f'--{missing[0]} is missing; {command.__name__} --help says what it takes')
+            return command(*args, **kwargs)
         except (ValueError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
             print(f'{command.__name__}: {error}', file=sys.stderr)
             raise SystemExit(1) from None
@@ -36,6 +42,11 @@ def one_sentence(
             print(f'{command.__name__}: {stop or "stopped"}', file=sys.stderr)
             raise SystemExit(130) from None
     return safely
+
+def _check_device(device: str) -> None:
+    "Refuse a graphics card that is not there."
+    if torch.device(device).type == 'cuda' and not torch.cuda.is_available():
+        raise ValueError(f'--device {device}: PyTorch finds no graphics card here; leave the option out to train on the CPU')
 
 # %% ../nbs/91_cli.ipynb #56cf2799
 @call_parse
@@ -64,13 +75,13 @@ def vlground_regions(
     "Find and describe the regions of every picture of a folder, as a store."
     extract_regions(images, out, detector, keep, workers=workers)
 
-# %% ../nbs/91_cli.ipynb #f287a56d
+# %% ../nbs/91_cli.ipynb #9f84857b
 @call_parse
 @one_sentence
 def vlground_label(
-    images: str, # folder of pictures
-    captions: str, # captions.tsv or .jsonl
-    regions: str, # store of the pictures' regions
+    images: str = None, # folder of pictures (needed)
+    captions: str = None, # captions.tsv or .jsonl (needed)
+    regions: str = None, # store of the pictures' regions (needed)
     out: str = 'labels', # folder of the labels
     teacher: str = 'world', # who points at phrases: 'world'
     extractor: str = 'caption', # of noun phrases: 'caption' or 'paper'
@@ -81,23 +92,27 @@ def vlground_label(
     store = Store(regions)
     items = read_captions(captions, images)
     lacking = [item.image_id for item in items if item.image_id not in store.index]
-    if lacking: raise ValueError(f'{regions}: {len(lacking)} of {len(items)} captioned pictures have no regions, the first is {lacking[0]}; run vlground_regions on their folder')
+    if lacking:
+        told = f'{len(lacking)} of {len(items)} captioned pictures have no regions, the first is {lacking[0]}'
+        raise ValueError(f'{regions}: {told}; run vlground_regions on their folder')
+    truth = read_gold(gold) if gold else None
     label_captions(items, out, teacher, extractor, workers=workers)
-    if gold: 
-        found = measure_labels(read_labels(out), store, read_gold(gold))
-        print(f'precision {found["precision"]:.3f}  recall {found["recall"]:.3f}  coverage {found["coverage"]:.3f}  ({found["matched"]} phrases with a region in {found["captions"]} captions)')
+    if gold:
+        found = measure_labels(read_labels(out), store, truth)
+        counts = f'{found["matched"]} phrases with a region in {found["captions"]} captions'
+        print('  '.join(f'{name} {found[name]:.3f}' for name in ('precision', 'recall', 'coverage')) + f'  ({counts})')
 
-# %% ../nbs/91_cli.ipynb #e878402e
+# %% ../nbs/91_cli.ipynb #78ba9e0e
 @call_parse
 @one_sentence
 def vlground_pretrain(
-    regions: str, # store of the pictures' regions
-    labels: str, # their captions' pseudo labels
+    regions: str = None, # store of the pictures' regions (needed)
+    labels: str = None, # their captions' pseudo labels (needed)
     out: str = 'runs/pretrain', # the run's folder
     preset: str = 'mini', # 'mini' (laptop) or 'paper'
-    grounding: str = '', # level of the grounding loss: 'phrase', 'token' or 'none'; empty: the preset's
-    no_grounding: store_true = False, # the baseline: the same as --grounding none
-    spe: bool_arg = True, # add the spatial encoding?
+    grounding: bool = True, # train with the grounding loss? without: the baseline
+    level: str = 'phrase', # of the grounding loss: 'phrase' or 'token'
+    spe: bool = True, # add the spatial encoding?
     fraction: float = 1., # of the pictures, by a hash of their ids
     steps: int = 0, # batches; 0: the preset's
     seed: int = 0, # of everything random
@@ -105,20 +120,19 @@ def vlground_pretrain(
 ):
     "Pre-train a backbone on captions and pseudo labels."
     if preset not in PRESETS: raise ValueError(f'there is no preset {preset!r}; there are {", ".join(PRESETS)}')
-    config = replace(PRESETS[preset], spe=spe, fraction=fraction, seed=seed)
-    if grounding: config = replace(config, grounding=grounding)
-    if no_grounding: config = replace(config, grounding='none')
+    _check_device(device)
+    config = replace(PRESETS[preset], grounding=level if grounding else 'none', spe=spe, fraction=fraction, seed=seed)
     if steps: config = replace(config, steps=steps)
     pretrain(regions, labels, out, config, device=device)
 
-# %% ../nbs/91_cli.ipynb #c47ddc26
+# %% ../nbs/91_cli.ipynb #c1f43ad3
 @call_parse
 @one_sentence
 def vlground_finetune(
     task: str, # 'refer'
-    data: str, # folder of the task's data; of refer: holds refcoco+/
-    regions: str, # store of the pictures' regions
-    start: str, # run folder of a pre-training; 'scratch:RUN' takes its size but fresh weights
+    data: str = None, # folder of the task's data; of refer: holds refcoco+/ (needed)
+    regions: str = None, # store of the pictures' regions (needed)
+    start: str = None, # run folder of a pre-training; 'scratch:RUN' takes its size but fresh weights (needed)
     out: str = 'runs/finetune', # the run's folder
     fraction: float = 1., # of the training pictures, by a hash of their ids
     steps: int = 1000, # batches
@@ -128,10 +142,12 @@ def vlground_finetune(
 ):
     "Fine-tune a pre-trained backbone on a task and measure it."
     if task != 'refer': raise ValueError(f'there is no task {task!r}; there is refer')
+    _check_device(device)
     config = ReferConfig(fraction=fraction, steps=steps, learning_rate=learning_rate, seed=seed)
     result = finetune_refer(read_refer(data), regions, out, load_start(start, seed), config, ('val', 'testA', 'testB'), device=device)
     for split in ('val', 'testA', 'testB'):
-        print(f'{split:6} accuracy {result[split]["accuracy"]:.3f}  (ceiling {result[split]["ceiling"]:.3f}, chance {result[split]["chance"]:.3f}, {result[split]["n"]} expressions)')
+        found = result[split]
+        print(f'{split:6} accuracy {found["accuracy"]:.3f}  (ceiling {found["ceiling"]:.3f}, chance {found["chance"]:.3f}, {found["n"]} expressions)')
 
 # %% ../nbs/91_cli.ipynb #b43a601a
 @call_parse

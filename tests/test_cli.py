@@ -1,0 +1,141 @@
+"The commands as a terminal calls them: the chain, their help, one sentence for each mistake, and Ctrl-C."
+import os
+import re
+import runpy
+import signal
+import sys
+
+import pytest
+from killing import begin, wait_until
+
+from vlground.cli import one_sentence
+from vlground.core import load_json
+from vlground.store import Store
+from vlground.training import read_log
+
+COMMANDS = ('vlground_world', 'vlground_regions', 'vlground_label', 'vlground_pretrain', 'vlground_finetune', 'vlground_demo')
+
+
+@pytest.fixture
+def terminal(tmp_path, monkeypatch, capsys):
+    "Runs a command line in an empty folder, in this process: exit code, standard output, standard error."
+    def run(name, *words):
+        script = tmp_path/f'{name}.py'
+        script.write_text(f'from vlground.cli import {name}\nif __name__ == "__main__": {name}()\n')
+        monkeypatch.setattr(sys, 'argv', [name, *map(str, words)])
+        monkeypatch.setenv('COLUMNS', '200')
+        (tmp_path/'here').mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path/'here')
+        try:
+            runpy.run_path(str(script), run_name='__main__')
+            code = 0
+        except SystemExit as end: code = end.code or 0
+        return code, *capsys.readouterr()
+    return run
+
+
+def test_the_chain(terminal, tmp_path):
+    folder = tmp_path/'here'
+    for name, *words in (('vlground_world', '--out', 'W', '--pairs', 12, '--val', 4, '--refer', 30, '--seed', 2), ('vlground_regions', 'W/images', '--out', 'R', '--keep', 6),
+                         ('vlground_label', '--images', 'W/images', '--captions', 'W/captions.tsv', '--regions', 'R', '--out', 'L', '--gold', 'W/gold/captions.jsonl'),
+                         ('vlground_pretrain', '--regions', 'R', '--labels', 'L', '--out', 'runs/ours', '--steps', 2, '--seed', 1),
+                         ('vlground_pretrain', '--regions', 'R', '--labels', 'L', '--out', 'runs/base', '--steps', 2, '--no-grounding', '--no-spe'),
+                         ('vlground_finetune', 'refer', '--data', 'W/refer', '--regions', 'R', '--start', 'runs/ours', '--out', 'runs/refer', '--steps', 2)):
+        code, said, problem = terminal(name, *words)
+        assert code == 0, problem
+        if name == 'vlground_label': assert re.search(r'precision 0\.\d+  recall 0\.\d+  coverage [01]\.\d+  \(\d+ phrases with a region in 12 captions\)', said)
+    assert [re.match(r'(\w+) +accuracy [01]\.\d+', line)[1] for line in said.strip().split('\n')] == ['val', 'testA', 'testB']
+    assert load_json(folder/'W'/'world.json') == dict(seed=2, captions=12, val=4, refer=30)
+    assert max(len(regions.boxes) for regions in Store(folder/'R')) == 6
+    ours, base = (load_json(folder/'runs'/name/'pretrain.json')['config'] for name in ('ours', 'base'))
+    assert (ours['grounding'], ours['spe'], ours['seed'], ours['steps']) == ('phrase', True, 1, 2) and (base['grounding'], base['spe']) == ('none', False)
+    assert load_json(folder/'runs'/'refer'/'result.json')['val']['n'] > 0
+    # again: everything is done already
+    before = (folder/'runs'/'ours'/'final.safetensors').stat().st_mtime_ns
+    assert terminal('vlground_pretrain', '--regions', 'R', '--labels', 'L', '--out', 'runs/ours', '--steps', 2, '--seed', 1)[0] == 0
+    assert (folder/'runs'/'ours'/'final.safetensors').stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_help_names_every_option_with_its_default(terminal, name):
+    import inspect
+
+    import vlground.cli
+    code, said, _ = terminal(name, '--help')
+    assert code == 0 and said.startswith(f'usage: {name}')
+    for option, parameter in inspect.signature(getattr(vlground.cli, name)).parameters.items():
+        line = next(line for line in said.split('\n') if re.match(rf'  (--|--no-)?{option} ', line + ' '))
+        told = line.split('  ')[-1]
+        assert len(told) > 5, f'{option} is not explained'
+        if parameter.default not in (inspect.Parameter.empty, None): assert f'(default: {parameter.default})' in line
+        elif parameter.default is None: assert '(needed)' in line
+
+
+MISTAKES = [
+    (('vlground_regions', 'nowhere'), 'nowhere: no such folder of images'),
+    (('vlground_regions', '{world}/images', '--detector', 'coco'), "no detector named 'coco'"),
+    (('vlground_regions', '{world}/gold', '--out', 'R'), 'no pictures in this folder'),
+    (('vlground_label', '--images', '{world}/images', '--captions', '{world}/captions.tsv'), '--regions is missing'),
+    (('vlground_label', '--images', '{world}/images', '--captions', 'no.tsv', '--regions', '{regions}'), 'no.tsv: no such captions file'),
+    (('vlground_label', '--images', '{world}/images', '--captions', '{world}/captions.tsv', '--regions', '{labels}'), 'store of labels, expected regions'),
+    (('vlground_label', '--images', '{world}/images', '--captions', '{world}/captions.tsv', '--regions', '{regions}', '--gold', 'no.jsonl'), 'no.jsonl: no such file'),
+    (('vlground_label', '--images', '{world}/images', '--captions', '{world}/captions.tsv', '--regions', '{regions}', '--teacher', 'glip'), "no teacher named 'glip'"),
+    (('vlground_pretrain', '--labels', '{labels}'), '--regions is missing'),
+    (('vlground_pretrain', '--regions', '{regions}', '--labels', '{labels}', '--preset', 'huge'), "no preset 'huge'; there are mini, paper"),
+    (('vlground_pretrain', '--regions', '{regions}', '--labels', '{labels}', '--level', 'sentence'), "grounding must be phrase or token or none, got 'sentence'"),
+    (('vlground_pretrain', '--regions', '{regions}', '--labels', '{labels}', '--fraction', '2'), 'fraction must be above 0 and at most 1'),
+    (('vlground_pretrain', '--regions', '{regions}', '--labels', '{regions}'), 'store of regions, expected labels'),
+    (('vlground_finetune', 'vqa', '--data', 'x', '--regions', 'x', '--start', 'x'), "no task 'vqa'"),
+    (('vlground_finetune', 'refer', '--data', '{world}', '--regions', '{regions}', '--start', 'x'), 'refs(unc).p: no such file'),
+    (('vlground_finetune', 'refer', '--data', '{world}/refer', '--regions', '{regions}', '--start', 'x'), 'x is not the folder of a pre-training'),
+    (('vlground_world', '--out', '{world}', '--seed', '5'), 'holds another world'),
+    (('vlground_demo', '--size', 'huge'), "no size 'huge'; there are full, small"),
+]
+
+
+@pytest.mark.parametrize('words, told', MISTAKES, ids=[f'{words[0]}-{i}' for i, (words, _) in enumerate(MISTAKES)])
+def test_a_mistake_is_one_sentence_and_exit_code_1(terminal, small_world, small_regions, small_labels, words, told):
+    places = dict(world=small_world, regions=small_regions, labels=small_labels)
+    code, said, problem = terminal(*(word.format(**places) for word in words))
+    sentence = [line for line in problem.split('\n') if line]
+    assert code == 1 and len(sentence) == 1 and sentence[0].startswith(f'{words[0]}: ') and told in sentence[0] and not said
+
+
+def test_captions_of_pictures_that_have_no_regions(terminal, small_world, small_regions, tmp_path):
+    (tmp_path/'here').mkdir()
+    images = tmp_path/'here'/'images'
+    images.mkdir()
+    (images/'new.jpg').write_bytes((small_world/'images'/'captions-000000.jpg').read_bytes())
+    (tmp_path/'here'/'c.tsv').write_text('a dog\tnew.jpg\n')
+    code, _, problem = terminal('vlground_label', '--images', 'images', '--captions', 'c.tsv', '--regions', small_regions)
+    assert code == 1 and '1 of 1 captioned pictures have no regions, the first is new.jpg; run vlground_regions' in problem
+
+
+def test_no_graphics_card(terminal, small_regions, small_labels, monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    code, _, problem = terminal('vlground_pretrain', '--regions', small_regions, '--labels', small_labels, '--device', 'cuda')
+    assert code == 1 and 'no graphics card' in problem
+
+
+def test_defects_keep_their_traceback():
+    @one_sentence
+    def broken(number: int = 1): raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError): broken(number=2)
+
+
+def test_ctrl_c_saves_and_ends_with_130_and_a_rerun_goes_on(small_regions, small_labels, tmp_path):
+    script = tmp_path/'vlground_pretrain.py'
+    script.write_text('from vlground.cli import vlground_pretrain\nif __name__ == "__main__": vlground_pretrain()\n')
+    words = ('--regions', small_regions, '--labels', small_labels, '--out', tmp_path/'run', '--steps', 100_000)
+    process = begin(str(script), *words)
+    wait_until(process, lambda: (tmp_path/'run'/'log.jsonl').exists() and (tmp_path/'run'/'log.jsonl').stat().st_size > 0)
+    os.kill(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130 and 'Traceback' not in said and 'all of it saved; run again to go on' in said
+    steps = read_log(tmp_path/'run')[-1]['step']
+    process = begin(str(script), *words)
+    wait_until(process, lambda: read_log(tmp_path/'run')[-1]['step'] > steps)
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=120)
+    logged = [line['step'] for line in read_log(tmp_path/'run')]
+    assert logged == sorted(set(logged)) and steps in logged
