@@ -6,12 +6,11 @@
 __all__ = ['one_sentence', 'vlground_world', 'vlground_regions', 'vlground_label', 'vlground_pretrain', 'vlground_finetune',
            'vlground_demo']
 
-# %% ../nbs/91_cli.ipynb #a811376f
+# %% ../nbs/91_cli.ipynb #639ad19a
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
-from inspect import signature
 from inspect import signature
 from pathlib import Path
 import torch

@@ -69,7 +69,7 @@ ARMS = {'scratch': 'from scratch', 'baseline': 'without grounding', 'ours': 'wit
 SETTINGS = replace(PRESETS['mini'], learning_rate=2e-3) # of pre-training, found on seeds 100 to 102
 FINETUNE = ReferConfig(learning_rate=2e-3, regions=16, words=20) # likewise, with the same search for every arm
 
-# %% ../nbs/90_demo.ipynb #af7940b3
+# %% ../nbs/90_demo.ipynb #bb8b8b9c
 def run_folder(
     out: Path, # of the demo
     arm: str, # 'scratch', 'baseline' or 'ours'
@@ -88,7 +88,6 @@ def pretrain_job(
     "Pre-train one arm."
     folder = run_folder(out, arm, seed)
     if (folder/'zero_shot.json').exists(): return
-    torch.set_num_threads(1)
     config = replace(SETTINGS, steps=size.steps, regions=size.regions, seed=seed, **({} if arm == 'ours' else dict(grounding='none')))
     W = out/'W'
     unlabelled = [LabelledCaption(item.id, item.image_id, item.caption, ()) for item in read_captions(W/'captions-val.tsv', W/'images')]
@@ -108,14 +107,13 @@ def finetune_job(
     "Fine-tune one arm on a fraction of the expressions."
     folder = run_folder(out, arm, seed, fraction)
     if (folder/'result.json').exists(): return
-    torch.set_num_threads(1)
     steps = size.finetune_steps[size.fractions.index(fraction)]
     start = f'scratch:{run_folder(out, "baseline", seed)}' if arm == 'scratch' else run_folder(out, arm, seed)
     config = replace(FINETUNE, fraction=fraction, steps=steps, seed=seed)
     finetune_refer(read_refer(out/'W'/'refer'), out/'regions', folder, load_start(start, seed), config, ('val', 'testA', 'testB'),
                    every=max(1, steps//5), progress='file')
 
-# %% ../nbs/90_demo.ipynb #ea3a4e47
+# %% ../nbs/90_demo.ipynb #2da6d0ab
 def demo_jobs(
     size: DemoSize, # how much
     seeds: Sequence[int], # of the chains
@@ -125,6 +123,10 @@ def demo_jobs(
     for seed in seeds:
         for arm in ARMS: jobs |= {(arm, seed, fraction): ('baseline' if arm == 'scratch' else arm, seed) for fraction in size.fractions}
     return jobs
+
+def _run_job(out: Path, size: DemoSize, job: tuple) -> None:
+    "Do one job of `demo_jobs`."
+    (pretrain_job if len(job) == 2 else finetune_job)(out, size, *job)
 
 def _progress(out: Path, size: DemoSize, jobs: Sequence[tuple]) -> float: # training steps done
     "How far all jobs are, in training steps."
@@ -138,21 +140,27 @@ def run_demo_jobs(
     out: Path, # of the demo
     size: DemoSize, # how much
     seeds: Sequence[int], # of the chains
-    workers: int, # processes
+    workers: int, # processes; 1: this one
     quiet: bool = False, # no progress bar?
 ) -> None:
     "Run all trainings, each as soon as what it needs is done."
     jobs, done, running = demo_jobs(size, seeds), set(), {}
     total = sum(size.steps if len(job) == 2 else size.finetune_steps[size.fractions.index(job[2])] for job in jobs)
-    with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool, tqdm(total=total, desc='training', unit='step', disable=quiet) as bar:
-        while len(done) < len(jobs):
-            ready = [job for job, need in jobs.items() if job not in done and job not in running.values() and (need is None or need in done)]
-            for job in ready[:workers - len(running)]:
-                running[pool.submit(pretrain_job if len(job) == 2 else finetune_job, out, size, *job)] = job
-            for future in wait(running, timeout=1., return_when=FIRST_COMPLETED).done:
-                future.result()
-                done.add(running.pop(future))
-            bar.update(_progress(out, size, list(jobs)) - bar.n)
+    with tqdm(total=total, desc='training', unit='step', disable=quiet) as bar:
+        if workers <= 1:
+            for job in jobs:
+                _run_job(out, size, job)
+                bar.update(_progress(out, size, list(jobs)) - bar.n)
+            return
+        # one thread each: more would only fight over the cores
+        with ProcessPoolExecutor(workers, mp_context=get_context('spawn'), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            while len(done) < len(jobs):
+                ready = [job for job, need in jobs.items() if job not in done and job not in running.values() and (need is None or need in done)]
+                for job in ready[:workers - len(running)]: running[pool.submit(_run_job, out, size, job)] = job
+                for future in wait(running, timeout=1., return_when=FIRST_COMPLETED).done:
+                    future.result()
+                    done.add(running.pop(future))
+                bar.update(_progress(out, size, list(jobs)) - bar.n)
 
 # %% ../nbs/90_demo.ipynb #8ee97ead
 def mean_and_error(

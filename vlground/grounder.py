@@ -174,15 +174,16 @@ def phrase_ids(
     pieces = [encoding.ids[:longest] or [1] for encoding in tokenizer.encode_batch(list(phrases), add_special_tokens=False)]
     return nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in pieces], batch_first=True)
 
-# %% ../nbs/10_grounder.ipynb #7d9c6221
+# %% ../nbs/10_grounder.ipynb #a2c4fb9f
 class OneStageTeacher:
     "The one-stage grounder behind the protocol `Grounder`."
     def __init__(self,
         model: OneStageGrounder, # trained
         tokenizer: Tokenizer, # the one it was trained with
         name: str, # travels with the labels
+        at_once: int = 256, # phrases that the network sees at a time
     ):
-        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+        self.model, self.tokenizer, self.name, self.at_once = model.eval(), tokenizer, name, at_once
 
     @torch.no_grad()
     def __call__(self,
@@ -195,11 +196,14 @@ class OneStageTeacher:
         squares, scales, lefts, tops = zip(*(letterbox(image) for image in images))
         ids = phrase_ids([phrase for each in phrases for phrase in each], self.tokenizer)
         which = torch.repeat_interleave(torch.arange(len(images)), torch.tensor(counts))
-        boxes, scores = decode(self.model(torch.stack(squares).to(device), ids.to(device), which.to(device)))
+        pictures = torch.stack(squares).to(device)
+        # a caption of ten thousand words has thousands of phrases, and each takes a map of its own
+        answers = [decode(self.model(pictures, *some)) for some in zip(ids.to(device).split(self.at_once), which.to(device).split(self.at_once))]
+        boxes, scores = (torch.cat(part).cpu() for part in zip(*answers))
         shift, scale = torch.tensor([lefts, tops, lefts, tops]).T[which], torch.tensor(scales)[which, None]
         sides = torch.tensor([(*image.size, *image.size) for image in images])[which]
-        boxes = torch.minimum(((boxes.cpu() - shift)/scale).clamp(min=0), sides)
-        return list(zip(boxes.split(counts), scores.cpu().split(counts)))
+        boxes = torch.minimum(((boxes - shift)/scale).clamp(min=0), sides)
+        return list(zip(boxes.split(counts), scores.split(counts)))
 
 # %% ../nbs/10_grounder.ipynb #fae551a2
 def grounding_batch(

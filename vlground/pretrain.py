@@ -91,7 +91,7 @@ class PretrainingModel(nn.Module):
         parts = pretraining_losses(self.backbone(batch), batch, self.heads, self.grounding, self.weights)
         return {'loss': parts.pop('total'), **parts}
 
-# %% ../nbs/18_pretrain.ipynb #057798c2
+# %% ../nbs/18_pretrain.ipynb #adc859de
 class CaptionData:
     "Captions with their regions and phrase-region matches, ready to be put into batches."
     def __init__(self,
@@ -105,6 +105,8 @@ class CaptionData:
         cap: int | None = None, # most pairs of each sort that are drawn from one caption
     ):
         if not labelled: raise ValueError(f'no labelled captions for {store.folder}: check the labels and the fraction')
+        lacking = sorted({each.image_id for each in labelled if each.image_id not in store.index})
+        if lacking: raise ValueError(f'{store.folder}: no regions of {len(lacking)} labelled pictures, the first is {lacking[0]}; labels of other pictures?')
         self.store, self.tokenizer, self.regions, self.level, self.cap = store, tokenizer, regions, level, cap
         tokenizer.enable_truncation(words)
         encodings = tokenizer.encode_batch([each.caption for each in labelled])
