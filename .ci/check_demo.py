@@ -35,10 +35,9 @@ def problems_of(demo: dict, size: str) -> list[str]:
         if accuracy is not None and ceiling is not None and accuracy > ceiling + 1e-9: found.append(f'refer.{arm}: accuracy {accuracy} is above the ceiling {ceiling}')
         if accuracy is not None and chance is not None and accuracy < chance/2: found.append(f'refer.{arm}: accuracy {accuracy} is far below chance {chance}')
     if not any('fraction' in key for key in list(demo) + list(demo.get('refer', {}))): found.append('no figures for the fractions of the referring data')
-    if size == 'full' and not found:
-        ours, baseline = demo['refer']['ours'], demo['refer']['baseline']
-        gap, spread = ours['accuracy'] - baseline['accuracy'], math.hypot(ours['stderr'], baseline['stderr'])
-        if gap <= 2*spread: found.append(f'refer: ours is ahead by {gap:.3f}, not more than twice the standard error of the difference ({spread:.3f})')
+    gap, spread = number(-1, 1, 'refer', 'difference', 'accuracy'), number(0, 1, 'refer', 'difference', 'stderr')
+    if size == 'full' and not found and gap <= 2*spread:
+        found.append(f'refer: ours is ahead by {gap:.3f}, not more than twice the standard error of the difference ({spread:.3f})')
     return found
 
 

@@ -18,7 +18,8 @@ from vlground.scenes import TEACHER, make_scene, render
 from vlground.world import short_labels
 
 CELLS = [(x, y, *anchor, stride) for stride, anchors in zip(STRIDES, ANCHORS) for anchor in anchors for y in range(SIDE//stride) for x in range(SIDE//stride)]
-boxes_inside = st.tuples(st.floats(0, 250), st.floats(0, 250), st.floats(4, 256), st.floats(4, 256)).map(
+quarters = lambda low, high: st.integers(4*low, 4*high).map(lambda n: n/4) # of a pixel: exact in float32, so that no rounding moves a centre into the next cell
+boxes_inside = st.tuples(quarters(0, 250), quarters(0, 250), quarters(4, 256), quarters(4, 256)).map(
     lambda b: (b[0], b[1], min(b[0] + b[2], 256.), min(b[1] + b[3], 256.))).filter(lambda b: min(b[2] - b[0], b[3] - b[1]) >= 4)
 
 

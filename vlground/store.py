@@ -27,7 +27,7 @@ from .core import load_json, moved_into_place, run_jobs, save_json, sha256
 from .datasets import find_images
 from .regions import Detector, Regions, load_detector
 
-# %% ../nbs/09_store.ipynb #227611fb
+# %% ../nbs/09_store.ipynb #a2bf6bf8
 FORMAT = 1 # raised when a reader of today could not read a folder of tomorrow
 
 def read_manifest(
@@ -40,7 +40,8 @@ def read_manifest(
     manifest = load_json(path)
     version = manifest.get('format') if isinstance(manifest, dict) else None
     if not isinstance(version, int): raise ValueError(f'{path}: not the manifest of a store (no "format")')
-    if version > FORMAT: raise ValueError(f'{path}: format version {version} is newer than version {FORMAT}, the newest that this vlground reads; update vlground')
+    if version > FORMAT:
+        raise ValueError(f'{path}: format version {version} is newer than version {FORMAT}, the newest that this vlground reads; update vlground')
     if manifest['kind'] != kind: raise ValueError(f'{path}: this is a store of {manifest["kind"]}, expected {kind}')
     return manifest
 
@@ -61,7 +62,7 @@ def find_damage(
             elif sha256(path) != expected['sha256']: faults.append(f'{path}: its bytes changed since it was written (sha256 differs)')
     return faults
 
-# %% ../nbs/09_store.ipynb #33ba6514
+# %% ../nbs/09_store.ipynb #fc0dfef9
 class ShardWriter:
     "Writes a folder of shards: a shard counts once the manifest names it, so that a killed run goes on where it stopped."
 
@@ -73,7 +74,8 @@ class ShardWriter:
         about: Mapping, # what else two halves of one folder must agree on (widths, who made it): plain JSON
     ):
         if shard_size < 1: raise ValueError(f'{folder}: shard_size must be at least 1, got {shard_size}')
-        if not ids or len(set(ids)) < len(ids): raise ValueError(f'{folder}: expected at least one id and none twice, got {len(ids)}, {len(set(ids))} of them different')
+        if not ids or len(set(ids)) < len(ids):
+            raise ValueError(f'{folder}: expected at least one id and none twice, got {len(ids)}, {len(set(ids))} of them different')
         self.folder, self.kind, self.ids, self.shard_size = Path(folder), kind, list(ids), shard_size
         self.folder.mkdir(parents=True, exist_ok=True)
         plan = {'format': FORMAT, 'kind': kind, 'records': len(ids), 'shard_size': shard_size, 'shard_count': -(-len(ids)//shard_size),
@@ -82,7 +84,9 @@ class ShardWriter:
             if not (self.folder/'manifest.json').exists(): save_json({**plan, 'shards': {}}, self.folder/'manifest.json')
             found = read_manifest(self.folder, kind)
         differing = [key for key in plan | found if key != 'shards' and plan.get(key) != found.get(key)]
-        if differing: raise ValueError(f'{folder}: begun with another plan ({", ".join(differing)} differ); choose another folder, or delete this one to start afresh')
+        if differing:
+            raise ValueError(f'{folder}: begun with another plan ({", ".join(differing)} differ);'
+                             ' choose another folder, or delete this one to start afresh')
 
     def missing(self) -> list[tuple[int, list[str]]]: # (shard number, ids) of each shard that is still to be written
         "What is left to do."
@@ -109,7 +113,7 @@ class ShardWriter:
             if len(shards) == manifest['shard_count']:
                 for left in self.folder.glob('.*.part*'): left.unlink(missing_ok=True)
 
-# %% ../nbs/09_store.ipynb #820aeb35
+# %% ../nbs/09_store.ipynb #e64ab39a
 def check_regions(
     regions: Regions, # what a detector said about one picture
     id: str, # of the picture, for the error
@@ -129,7 +133,8 @@ def check_regions(
         bad = int((~good).nonzero()[0])
         raise ValueError(f'{id}: box {bad}, {boxes[bad].tolist()}, must have x1 < x2 and y1 < y2 and lie in the picture of {width} x {height} pixels')
     if not features.half().isfinite().all(): raise ValueError(f'{id}: a feature is not finite, or too large for 16 bits (65504)')
-    if not ((probs >= 0).all() and ((probs.sum(1) - 1).abs() < 1e-3).all()): raise ValueError(f'{id}: each row of class_probs must be a distribution (no negative number, sum 1)')
+    if not ((probs >= 0).all() and ((probs.sum(1) - 1).abs() < 1e-3).all()):
+        raise ValueError(f'{id}: each row of class_probs must be a distribution (no negative number, sum 1)')
 
 # %% ../nbs/09_store.ipynb #fe6fb91f
 class StoreWriter(ShardWriter):
@@ -192,7 +197,7 @@ class RegionBatch(NamedTuple):
     targets: Tensor | None # (b, 1 + r, c) float32 class distributions; region 0 and padding 0; None if not asked for
     boxes: Tensor # (b, 1 + r, 4) float32 x1, y1, x2, y2 in pixels; padding 0
 
-# %% ../nbs/09_store.ipynb #8a4cceff
+# %% ../nbs/09_store.ipynb #c69bccb4
 class Store(Sequence):
     "The regions of many pictures, read at random."
 
@@ -203,7 +208,8 @@ class Store(Sequence):
         self.folder, self.in_memory = Path(folder), in_memory
         self.manifest = read_manifest(folder, 'regions')
         left = self.manifest['shard_count'] - len(self.manifest['shards'])
-        if left: raise ValueError(f'{folder}: {left} of {self.manifest["shard_count"]} shards are still to be written; run the command that makes it again')
+        if left:
+            raise ValueError(f'{folder}: {left} of {self.manifest["shard_count"]} shards are still to be written; run the command that makes it again')
         self.feature_width, self.classes = self.manifest['feature_width'], tuple(self.manifest['classes'])
         self._shards, self._per_shard = {}, self.manifest['shard_size']
         if in_memory: self._load_all()
@@ -218,7 +224,8 @@ class Store(Sequence):
         if number not in self._shards:
             path = self.folder/f'shard-{number:05}.safetensors'
             expected = self.manifest['shards'][str(number)][path.name]['bytes']
-            if not path.is_file() or path.stat().st_size != expected: raise ValueError(f'{path}: missing, or not the {expected} bytes that the manifest names')
+            if not path.is_file() or path.stat().st_size != expected:
+                raise ValueError(f'{path}: missing, or not the {expected} bytes that the manifest names')
             with safe_open(path, 'pt') as file: self._shards[number] = {name: file.get_tensor(name) for name in file.keys()}
         return self._shards[number]
 
@@ -281,7 +288,8 @@ class Store(Sequence):
     ) -> RegionBatch: # padded to the most regions among these pictures
         "The regions of several pictures as a model takes them."
         indices = torch.as_tensor(indices, dtype=torch.int64)
-        if len(indices) and not (0 <= indices.min() and indices.max() < len(self)): raise IndexError(f'{self.folder}: positions must be in 0 … {len(self) - 1}')
+        if len(indices) and not (0 <= indices.min() and indices.max() < len(self)):
+            raise IndexError(f'{self.folder}: positions must be in 0 … {len(self) - 1}')
         numbers, b = indices//self._per_shard, len(indices)
         groups = []
         for number in numbers.unique().tolist():
@@ -300,7 +308,8 @@ class Store(Sequence):
             mask[sample, slot] = True
             sizes[at, 0] = shard['sizes'][local].float()
             if targets:
-                probs[sample, slot] = dense_probs(shard['class_values'][row], shard['class_indices'][row], shard['class_rest'][row], len(self.classes))
+                probs[sample, slot] = dense_probs(shard['class_values'][row], shard['class_indices'][row],
+                                                    shard['class_rest'][row], len(self.classes))
         features[:, 0] = features.sum(1)/mask.sum(1, keepdim=True).clamp(min=1)
         boxes[:, 0, 2:], mask[:, 0] = sizes[:, 0], True
         relative = boxes/sizes.clamp(min=1).repeat(1, 1, 2)
