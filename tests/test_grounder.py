@@ -19,8 +19,9 @@ from vlground.world import short_labels
 
 CELLS = [(x, y, *anchor, stride) for stride, anchors in zip(STRIDES, ANCHORS) for anchor in anchors for y in range(SIDE//stride) for x in range(SIDE//stride)]
 quarters = lambda low, high: st.integers(4*low, 4*high).map(lambda n: n/4) # of a pixel: exact in float32, so that no rounding moves a centre into the next cell
-boxes_inside = st.tuples(quarters(0, 250), quarters(0, 250), quarters(4, 256), quarters(4, 256)).map(
-    lambda b: (b[0], b[1], min(b[0] + b[2], 256.), min(b[1] + b[3], 256.))).filter(lambda b: min(b[2] - b[0], b[3] - b[1]) >= 4)
+# whole pixels, so that whether a centre lies on the edge of a cell is not a matter of rounding
+boxes_inside = st.tuples(st.integers(0, 250), st.integers(0, 250), st.integers(4, 256), st.integers(4, 256)).map(
+    lambda b: (b[0], b[1], min(b[0] + b[2], 256), min(b[1] + b[3], 256))).filter(lambda b: min(b[2] - b[0], b[3] - b[1]) >= 4)
 
 
 @pytest.fixture(scope='module')
@@ -81,10 +82,9 @@ def test_coordinate_map(height, width):
 
 
 @given(st.lists(boxes_inside, min_size=1, max_size=3))
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_an_output_that_encodes_a_box_decodes_to_it_and_costs_nothing(boxes):
-    assume(all((box[0] + box[2])/2 < 256 and (box[1] + box[3])/2 < 256 for box in boxes))
-    answers, true = answers_for(boxes), torch.tensor(boxes)
+    answers, true = answers_for(boxes), torch.tensor(boxes).float()
     found, scores = decode(answers)
     torch.testing.assert_close(found, true, atol=.01, rtol=1e-4)
     assert (scores > .999).all()

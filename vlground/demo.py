@@ -277,7 +277,7 @@ def finetuning_figure(
     figure.axes[0].legend(frameon=False)
     return figure
 
-# %% ../nbs/90_demo.ipynb #89e53ed4
+# %% ../nbs/90_demo.ipynb #522f805b
 def label_figure(
     out: Path, # of the demo
     count: int = 6, # pictures
@@ -291,13 +291,13 @@ def label_figure(
         # pictures with both sorts of labels and with right ones only, in turn
         if len(rights) > 1 and (not all(rights)) == (len(shown) % 2 == 0) and any(rights): shown.append((each, rights))
         if len(shown) == count: break
-    panels = figure.subplots(2, -(-count//2)).flat
+    panels = list(figure.subplots(2, -(-count//2)).flat)
     for axes, (each, rights) in zip(panels, shown):
         boxes, texts = [label.box for label in each.labels], [label.phrase.text for label in each.labels]
         colours, styles = [GREEN if right else ORANGE for right in rights], ['-' if right else '--' for right in rights]
         show_boxes(Image.open(W/'images'/each.image_id), boxes, texts, colours, styles, ax=axes)
         axes.set_title('\n'.join(textwrap.wrap(each.caption, 46)), fontsize=8)
-    for axes in list(panels)[len(shown):]: axes.set_axis_off()
+    for axes in panels[len(shown):]: axes.set_axis_off()
     return figure
 
 def read_predictions(

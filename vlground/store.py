@@ -62,7 +62,7 @@ def find_damage(
             elif sha256(path) != expected['sha256']: faults.append(f'{path}: its bytes changed since it was written (sha256 differs)')
     return faults
 
-# %% ../nbs/09_store.ipynb #fc0dfef9
+# %% ../nbs/09_store.ipynb #cde34c3a
 class ShardWriter:
     "Writes a folder of shards: a shard counts once the manifest names it, so that a killed run goes on where it stopped."
 
@@ -102,7 +102,12 @@ class ShardWriter:
         entry = {}
         for suffix, write in files.items():
             path = self.folder/f'shard-{number:05}{suffix}'
-            with moved_into_place(path) as temporary: write(temporary)
+            try:
+                with moved_into_place(path) as temporary: write(temporary)
+            except FileNotFoundError:
+                # a second run in this folder was quicker: it wrote the same shard, and with the last one it swept up
+                if self.missing(): raise
+                return
             entry[path.name] = {'bytes': path.stat().st_size, 'sha256': sha256(path)}
         # several workers may finish shards at once
         with FileLock(self.folder/'.lock'):
@@ -197,7 +202,7 @@ class RegionBatch(NamedTuple):
     targets: Tensor | None # (b, 1 + r, c) float32 class distributions; region 0 and padding 0; None if not asked for
     boxes: Tensor # (b, 1 + r, 4) float32 x1, y1, x2, y2 in pixels; padding 0
 
-# %% ../nbs/09_store.ipynb #c69bccb4
+# %% ../nbs/09_store.ipynb #6c6cf2b3
 class Store(Sequence):
     "The regions of many pictures, read at random."
 
@@ -209,7 +214,8 @@ class Store(Sequence):
         self.manifest = read_manifest(folder, 'regions')
         left = self.manifest['shard_count'] - len(self.manifest['shards'])
         if left:
-            raise ValueError(f'{folder}: {left} of {self.manifest["shard_count"]} shards are still to be written; run the command that makes it again')
+            raise ValueError(f'{folder}: {left} of {self.manifest["shard_count"]} shards are still to be written;'
+                             ' run the command that makes it again')
         self.feature_width, self.classes = self.manifest['feature_width'], tuple(self.manifest['classes'])
         self._shards, self._per_shard = {}, self.manifest['shard_size']
         if in_memory: self._load_all()
