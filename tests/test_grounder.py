@@ -18,7 +18,6 @@ from vlground.scenes import TEACHER, make_scene, render
 from vlground.world import short_labels
 
 CELLS = [(x, y, *anchor, stride) for stride, anchors in zip(STRIDES, ANCHORS) for anchor in anchors for y in range(SIDE//stride) for x in range(SIDE//stride)]
-quarters = lambda low, high: st.integers(4*low, 4*high).map(lambda n: n/4) # of a pixel: exact in float32, so that no rounding moves a centre into the next cell
 # whole pixels, so that whether a centre lies on the edge of a cell is not a matter of rounding
 boxes_inside = st.tuples(st.integers(0, 250), st.integers(0, 250), st.integers(4, 256), st.integers(4, 256)).map(
     lambda b: (b[0], b[1], min(b[0] + b[2], 256), min(b[1] + b[3], 256))).filter(lambda b: min(b[2] - b[0], b[3] - b[1]) >= 4)

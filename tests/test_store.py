@@ -234,18 +234,19 @@ def test_disk_full_leaves_no_shard_that_counts(tmp_path):
     assert StoreWriter(tmp_path/'s', ['a', 'b'], WIDTH, CLASSES, {}, shard_size=1).missing() == [(1, ['b'])]
     assert {path.name for path in (tmp_path/'s').iterdir()} <= {'manifest.json', '.lock', 'shard-00000.jsonl', 'shard-00000.safetensors'}
 
-def work(folder, pause, share, made):
-    "Write the missing shards, or every other one of them, and count what was made."
+def work(folder, pause, share, made, most=None):
+    "Write the missing shards, or every other one of them, and count what was made; after the `most`-th wait to be killed."
     writer = StoreWriter(folder, [str(i) for i in range(80)], WIDTH, CLASSES, {'detector': 'test'}, shard_size=2)
     for number, ids in writer.missing():
         if share is not None and number % 2 != share: continue
         time.sleep(pause)
         writer.write(number, [some_regions(int(id)) for id in ids])
         made.value += 1
+        if made.value == most: time.sleep(600)
 
-def start(folder, pause=0., share=None):
+def start(folder, pause=0., share=None, most=None):
     made = FORK.Value('i', lock=False)
-    process = FORK.Process(target=work, args=(folder, pause, share, made))
+    process = FORK.Process(target=work, args=(folder, pause, share, made, most), daemon=True)
     process.start()
     return process, made
 
@@ -265,7 +266,7 @@ def test_killed_writer_goes_on_and_ends_with_the_same_bytes(tmp_path, undisturbe
     "SIGKILL six times while shards are written, often with two writers at once."
     moments, folder, done = random.Random(3), tmp_path/'s', [0]
     for shares in ((None,), (0, 1), (0, 1), (None,), (0, 1), (0, 1)):
-        jobs = [start(folder, 0.005, share) for share in shares]
+        jobs = [start(folder, 0.005, share, most=3) for share in shares]
         while sum(made.value for _, made in jobs) < 2: time.sleep(0.001)
         time.sleep(moments.uniform(0, 0.015))
         for process, _ in jobs: process.kill()

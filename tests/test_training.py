@@ -249,19 +249,19 @@ def test_resumed_run_ends_with_the_same_bits(tmp_path, whole, step):
     run(tmp_path)
     assert same_end(tmp_path, whole)
 
-def work(folder, pause):
-    "Train, and write down each step that is begun."
+def work(folder, pause, last):
+    "Train, and write down each step that is begun; in step `last` wait to be killed."
     sys.stderr = open(folder.with_suffix('.told'), 'a', buffering=1)
     begun = open(folder.with_suffix('.steps'), 'a', buffering=1)
     def slow(step):
         print(step, file=begun)
-        time.sleep(pause)
+        time.sleep(600 if step == last else pause)
         return make_batch(step)
     run(folder, make_batch=slow)
 
-def start(folder, pause=0.):
+def start(folder, pause=0., last=None):
     folder.with_suffix('.steps').unlink(missing_ok=True)
-    process = FORK.Process(target=work, args=(folder, pause))
+    process = FORK.Process(target=work, args=(folder, pause, last), daemon=True)
     process.start()
     return process
 
@@ -276,7 +276,7 @@ def test_killed_at_random_moments(tmp_path, whole):
     "SIGKILL eight times, anywhere from the start of a step to the middle of a save; then left alone."
     moments, folder, saved = random.Random(5), tmp_path/'run', []
     for step in (2, 6, 7, 13, 14, 20, 27, 34):
-        process = start(folder, 0.005)
+        process = start(folder, 0.005, last=step + 3)
         wait_for(process, folder, step)
         time.sleep(moments.uniform(0, 0.02))
         process.kill(), process.join()
@@ -292,7 +292,7 @@ def test_killed_at_random_moments(tmp_path, whole):
 @pytest.mark.parametrize('number, code', [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
 def test_asked_to_stop(tmp_path, whole, number, code):
     folder = tmp_path/'run'
-    process = start(folder, 0.02)
+    process = start(folder, 0.05)
     wait_for(process, folder, 10)
     os.kill(process.pid, number)
     process.join()

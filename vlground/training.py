@@ -362,6 +362,6 @@ def train(
         print(f'{folder}: stopped by {signal.Signals(stop[0]).name} after step {state["step"]} of {config.steps},'
               ' all of it saved; run again to go on', file=sys.stderr)
         raise KeyboardInterrupt if stop[0] == signal.SIGINT else SystemExit(128 + stop[0])
-    seconds = round(report.seconds(), 2)
-    return _finish(model, folder, {'steps': config.steps, 'seconds': seconds, 'samples_per_s': round(config.steps*config.batch_size/seconds, 1),
+    seconds = report.seconds()
+    return _finish(model, folder, {'steps': config.steps, 'seconds': round(seconds, 2), 'samples_per_s': round(config.steps*config.batch_size/seconds, 1),
                                    'skipped': state['skipped'], 'parts': parts, 'evaluation': evaluation})
