@@ -47,7 +47,7 @@ def test_the_chain(terminal, tmp_path):
     assert [re.match(r'(\w+) +accuracy [01]\.\d+', line)[1] for line in said.strip().split('\n')] == ['val', 'testA', 'testB']
     assert load_json(folder/'W'/'world.json') == dict(seed=2, captions=12, val=4, refer=30)
     assert max(len(regions.boxes) for regions in Store(folder/'R')) == 6
-    ours, base = (load_json(folder/'runs'/name/'pretrain.json')['config'] for name in ('ours', 'base'))
+    ours, base = (load_json(folder/'runs'/name/'config.json')['pretrain'] for name in ('ours', 'base'))
     assert (ours['grounding'], ours['spe'], ours['seed'], ours['steps']) == ('phrase', True, 1, 2) and (base['grounding'], base['spe']) == ('none', False)
     assert load_json(folder/'runs'/'refer'/'result.json')['val']['n'] > 0
     # again: everything is done already

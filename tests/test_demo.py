@@ -102,9 +102,9 @@ def test_accuracies_are_those_of_the_answers(done):
 def test_arms_differ_in_nothing_but_the_loss(done):
     folder, _, _ = done
     for seed in (4000, 4001):
-        ours, base = (load_json(run_folder(folder, arm, seed)/'pretrain.json') for arm in ('ours', 'baseline'))
-        assert {key for key, value in ours['config'].items() if value != base['config'][key]} == {'grounding'} and base['config']['grounding'] == 'none'
-        assert {key: value for key, value in ours.items() if key != 'config'} == {key: value for key, value in base.items() if key != 'config'}
+        ours, base = (load_json(run_folder(folder, arm, seed)/'config.json') for arm in ('ours', 'baseline'))
+        assert {key for key, value in ours['pretrain'].items() if value != base['pretrain'][key]} == {'grounding'} and base['pretrain']['grounding'] == 'none'
+        assert {key: value for key, value in ours.items() if key != 'pretrain'} == {key: value for key, value in base.items() if key != 'pretrain'}
         for fraction in TINY.fractions:
             results = [load_json(run_folder(folder, arm, seed, fraction)/'result.json') for arm in ARMS]
             assert all(result['config'] == results[0]['config'] and result['expressions'] == results[0]['expressions'] for result in results)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from killing import contents
 from torch import nn
 
 from vlground.boxes import box_iou
@@ -15,8 +16,8 @@ from vlground.datasets import fraction_of, read_captions
 from vlground.objectives import pretraining_losses
 from vlground.phrases import Phrase, load_tokenizer
 from vlground.pretrain import PRESETS, CaptionData, PretrainConfig, PretrainingModel, build_model, gold_captions, load_start, measure_model, pretrain
-from vlground.pseudolabels import LabelledCaption, PseudoLabel, read_gold, read_labels
-from vlground.store import Store
+from vlground.pseudolabels import LabelledCaption, PseudoLabel, label_captions, read_gold, read_labels
+from vlground.store import Store, extract_regions
 from vlground.training import read_log
 
 MINI = PRESETS['mini']
@@ -208,8 +209,8 @@ def test_it_learns(run):
     parts, known = [line['parts'] for line in lines if 'parts' in line], [line['evaluation'] for line in lines if 'evaluation' in line]
     for name in ('word', 'region', 'loss'): assert parts[-1][name] < parts[0][name], name
     assert len(known) == 2 and set(known[0]) == {'alignment', 'pairs', 'phrases'} and known[-1]['pairs'] > .5
-    about = load_json(run[0]/'pretrain.json')
-    assert about['captions'] == 40 and about['config']['steps'] == 40 and about['regions'] == load_json(run[0].parent/'ours'/'pretrain.json')['regions']
+    about = load_json(run[0]/'config.json')
+    assert about['data']['captions'] == 40 and about['pretrain']['steps'] == about['train']['steps'] == 40
 
 
 def test_a_run_folder_is_all_it_takes(run):
@@ -226,18 +227,48 @@ def test_run_folders_that_are_none(run, tmp_path):
     for start in (tmp_path, f'scratch:{tmp_path}'):
         with pytest.raises(FileNotFoundError, match='is not the folder of a pre-training'): load_start(start)
     copytree(run[0], tmp_path/'run')
-    (tmp_path/'run'/'final.safetensors').unlink()
-    with pytest.raises(FileNotFoundError, match='has not ended: run it again'): build_model(tmp_path/'run')
-    about = load_json(tmp_path/'run'/'pretrain.json')
-    save_json(about | {'config': about['config'] | {'colour': 'red'}}, tmp_path/'run'/'pretrain.json')
+    weights = bytearray((tmp_path/'run'/'final.safetensors').read_bytes())
+    weights[-5] ^= 1
+    (tmp_path/'run'/'final.safetensors').write_bytes(weights)
+    with pytest.raises(ValueError, match='missing or changed since the run ended'): build_model(tmp_path/'run')
+    (tmp_path/'run'/'summary.json').unlink()
+    with pytest.raises(FileNotFoundError, match='has not ended; run it again'): build_model(tmp_path/'run')
+    about = load_json(tmp_path/'run'/'config.json')
+    save_json(about | {'pretrain': about['pretrain'] | {'colour': 'red'}}, tmp_path/'run'/'config.json')
     with pytest.raises(ValueError, match="PretrainConfig has no 'colour'"): build_model(tmp_path/'run')
+    save_json({'train': about['train']}, tmp_path/'run'/'config.json')
+    with pytest.raises(FileNotFoundError, match='is not the folder of a pre-training'): build_model(tmp_path/'run')
 
 
-def test_another_configuration_in_the_same_folder(run, small_regions, small_labels, tmp_path):
+OTHER = dict(backbone='vlbert', size='tiny', spe=False, grounding='token', form='product', grounding_weight=5., alignment_weight=0., preset='glip', threshold=.6, cap=3,
+             fraction=.5, words=20, regions=7, steps=41, batch_size=8, learning_rate=1e-3, weight_decay=.1, seed=1)
+
+
+@pytest.mark.parametrize('name', OTHER)
+def test_another_configuration_in_the_same_folder_is_refused_and_changes_nothing(run, small_regions, small_labels, tmp_path, name):
+    assert set(OTHER) == set(asdict(MINI)), 'every setting is tried'
     copytree(run[0], tmp_path/'run')
-    config = PretrainConfig(**load_json(run[0]/'pretrain.json')['config'])
-    with pytest.raises(ValueError, match='begun with another configuration .*steps: 40 before, 41 now'):
-        pretrain(small_regions, small_labels, tmp_path/'run', replace(config, steps=41), progress='none')
+    before, config = contents(tmp_path/'run'), PretrainConfig(**load_json(run[0]/'config.json')['pretrain'])
+    with pytest.raises(ValueError, match=rf'begun with another configuration .*pretrain\.{name}: .* before, .* now'):
+        pretrain(small_regions, small_labels, tmp_path/'run', replace(config, **{name: OTHER[name]}), every=20, progress='none')
+    assert contents(tmp_path/'run') == before
+
+
+def test_other_data_in_the_same_folder_are_refused(run, small_regions, small_labels, small_world, tmp_path):
+    config = PretrainConfig(**load_json(run[0]/'config.json')['pretrain'])
+    fewer = label_captions(read_captions(small_world/'captions.tsv')[:39], tmp_path/'labels', quiet=True)
+    with pytest.raises(ValueError, match=r'data\.labels: .* before.*data\.captions: 40 before, 39 now'): pretrain(small_regions, fewer, run[0], config, every=20, progress='none')
+    other = extract_regions(small_world/'images', tmp_path/'regions', keep=9, quiet=True)
+    with pytest.raises(ValueError, match=r'data\.regions: .* before, .* now'): pretrain(other, small_labels, run[0], config, every=20, progress='none')
+
+
+def test_changes_that_are_accepted(run, small_regions, small_labels, tmp_path):
+    copytree(run[0], tmp_path/'run')
+    config = PretrainConfig(**load_json(run[0]/'config.json')['pretrain'])
+    longer = replace(config, steps=44)
+    model = pretrain(small_regions, small_labels, tmp_path/'run', longer, every=20, progress='none', accept_changes=True)
+    assert load_json(tmp_path/'run'/'config.json')['pretrain']['steps'] == load_json(tmp_path/'run'/'summary.json')['steps'] == 44
+    assert torch.equal(build_model(tmp_path/'run').backbone.word_embedding.weight, model.backbone.word_embedding.weight)
 
 
 def test_wrong_folders(small_regions, small_labels, small_world, tmp_path):
@@ -250,7 +281,7 @@ def test_wrong_folders(small_regions, small_labels, small_world, tmp_path):
 def test_a_fraction_is_of_the_pictures_and_the_same_everywhere(small_regions, small_labels, labelled, tmp_path):
     pretrain(small_regions, small_labels, tmp_path/'run', replace(MINI, steps=1, batch_size=4, regions=8, fraction=.5), progress='none')
     expected = len(fraction_of([each.image_id for each in labelled], .5))
-    assert load_json(tmp_path/'run'/'pretrain.json')['captions'] == expected and 10 < expected < 30
+    assert load_json(tmp_path/'run'/'config.json')['data']['captions'] == expected and 10 < expected < 30
 
 
 # measuring

@@ -1,12 +1,13 @@
 "Referring expressions: targets, ceiling and chance by brute force, accuracy, zero-shot answers, fine-tuning."
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from killing import contents
 
 from vlground.boxes import box_iou
 from vlground.core import load_json
@@ -159,9 +160,37 @@ def test_what_is_saved_is_what_was_answered(run, refer, store, tokenizer):
 
 def test_the_same_run_twice_and_a_finished_one_again(run, refer, small_regions, store, tmp_path):
     again = finetune_refer(refer, small_regions, tmp_path/'again', fresh(store), FEW, ('val', 'train'), every=0, progress='none')
-    read_back = finetune_refer(refer, small_regions, run[0], fresh(store, seed=9), FEW, ('val', 'train'), every=15, progress='none')
+    read_back = finetune_refer(refer, small_regions, run[0], fresh(store), FEW, ('val', 'train'), every=15, progress='none')
     assert again == read_back == run[1]
     assert (tmp_path/'again'/'predictions-val.jsonl').read_bytes() == (run[0]/'predictions-val.jsonl').read_bytes()
+
+
+OTHER = dict(fraction=.5, words=9, regions=7, steps=31, batch_size=8, learning_rate=1e-3, weight_decay=.1, seed=1)
+
+
+@pytest.mark.parametrize('name', [*OTHER, 'start', 'expressions'])
+def test_another_run_in_the_same_folder_is_refused_and_changes_nothing(run, refer, small_regions, store, name):
+    assert set(OTHER) == set(asdict(FEW)), 'every setting is tried'
+    before, config, start, data = contents(run[0]), FEW, fresh(store), refer
+    if name == 'start': start = fresh(store, seed=9)
+    elif name == 'expressions': data = replace(refer, expressions=tuple(replace(said, text=said.text + ' now') for said in refer.expressions))
+    else: config = replace(FEW, **{name: OTHER[name]})
+    with pytest.raises(ValueError, match=rf'begun with another configuration .*{name}: .* before, .* now'):
+        finetune_refer(data, small_regions, run[0], start, config, ('val', 'train'), every=15, progress='none')
+    assert contents(run[0]) == before
+
+
+def test_expressions_without_a_word_are_refused(refer, store, tokenizer):
+    for text in ('', '  \t', '\u200b'):
+        silent = [refer.split('val')[0], replace(refer.split('val')[1], text=text)]
+        with pytest.raises(ValueError, match=rf'1 expressions have no word .* the first has the sent_id {silent[1].id};'): ExpressionData(silent, store, tokenizer)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no NVIDIA GPU here')
+def test_fine_tuning_on_a_graphics_card(refer, small_regions, store, tmp_path):
+    assert finetune_refer(refer, small_regions, tmp_path/'run', fresh(store), FEW, progress='none', device='cuda')['val']['n'] == len(refer.split('val'))
+
 
 
 def test_a_fraction_is_of_pictures(refer, small_regions, store, tmp_path):

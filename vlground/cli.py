@@ -20,6 +20,7 @@ from .demo import SIZES, run_demo
 from .pretrain import PRESETS, load_start, pretrain
 from .pseudolabels import label_captions, measure_labels, read_gold, read_labels
 from .refer import ReferConfig, finetune_refer
+from .scenes import CAPTIONS
 from .store import Store, extract_regions
 from .worldfiles import write_world
 
@@ -34,7 +35,7 @@ def one_sentence(
             missing = [name for name, value in signature(command).bind(*args, **kwargs).arguments.items() if value is None]
             if missing: raise ValueError(f'--{missing[0]} is missing; {command.__name__} --help says what it takes')
             return command(*args, **kwargs)
-        except (ValueError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
+        except (ValueError, OSError, FloatingPointError) as error:
             print(f'{command.__name__}: {error}', file=sys.stderr)
             raise SystemExit(1) from None
         except KeyboardInterrupt as stop:
@@ -42,9 +43,15 @@ def one_sentence(
             raise SystemExit(130) from None
     return safely
 
+def _tell_errors(errors: dict[str, str]) -> None:
+    "Say how many pictures could not be used, and why the first one could not."
+    if errors: print(f'{len(errors)} pictures could not be used; the first is {next(iter(errors))}: {next(iter(errors.values()))}', file=sys.stderr)
+
 def _check_device(device: str) -> None:
-    "Refuse a graphics card that is not there."
-    if torch.device(device).type == 'cuda' and not torch.cuda.is_available():
+    "Refuse a device that is none, and a graphics card that is not there."
+    try: kind = torch.device(device).type
+    except RuntimeError: raise ValueError(f'--device {device}: expected cpu, cuda or cuda:1') from None
+    if kind == 'cuda' and not torch.cuda.is_available():
         raise ValueError(f'--device {device}: PyTorch finds no graphics card here; leave the option out to train on the CPU')
 
 # %% ../nbs/91_cli.ipynb #56cf2799
@@ -56,10 +63,12 @@ def vlground_world(
     val: int = 500, # captioned pictures to measure on
     refer: int = 1000, # pictures with referring expressions
     seed: int = 0, # another seed, another world
+    contradiction: float = CAPTIONS.contradiction, # chance that a mention in a caption is of something that is not there
+    chatter: float = CAPTIONS.chatter, # chance that a caption carries words that have nothing to do with the picture
     workers: int = 1, # processes
 ):
     "Write a small world in the layouts of the real data sets: images/, captions.tsv, captions-val.tsv, refer/refcoco+/ and, for measuring, gold/."
-    write_world(out, pairs, val, refer, seed, workers)
+    write_world(out, pairs, val, refer, seed, workers, recipe=replace(CAPTIONS, contradiction=contradiction, chatter=chatter))
 
 # %% ../nbs/91_cli.ipynb #21cddc49
 @call_parse
@@ -72,7 +81,7 @@ def vlground_regions(
     workers: int = 1, # processes
 ):
     "Find and describe the regions of every picture of a folder, as a store."
-    extract_regions(images, out, detector, keep, workers=workers)
+    _tell_errors(Store(extract_regions(images, out, detector, keep, workers=workers)).errors)
 
 # %% ../nbs/91_cli.ipynb #9f84857b
 @call_parse
@@ -96,6 +105,7 @@ def vlground_label(
         raise ValueError(f'{regions}: {told}; run vlground_regions on their folder')
     truth = read_gold(gold) if gold else None
     label_captions(items, out, teacher, extractor, workers=workers)
+    _tell_errors({each.id: each.error for each in read_labels(out) if each.error})
     if gold:
         found = measure_labels(read_labels(out), store, truth)
         counts = f'{found["matched"]} phrases with a region in {found["captions"]} captions'
@@ -116,13 +126,14 @@ def vlground_pretrain(
     steps: int = 0, # batches; 0: the preset's
     seed: int = 0, # of everything random
     device: str = 'cpu', # 'cpu' or 'cuda'
+    accept_changes: bool = False, # go on although the folder was begun with other settings or data?
 ):
     "Pre-train a backbone on captions and pseudo labels."
     if preset not in PRESETS: raise ValueError(f'there is no preset {preset!r}; there are {", ".join(PRESETS)}')
     _check_device(device)
     config = replace(PRESETS[preset], grounding=level if grounding else 'none', spe=spe, fraction=fraction, seed=seed)
     if steps: config = replace(config, steps=steps)
-    pretrain(regions, labels, out, config, device=device)
+    pretrain(regions, labels, out, config, device=device, accept_changes=accept_changes)
 
 # %% ../nbs/91_cli.ipynb #c1f43ad3
 @call_parse
@@ -138,12 +149,13 @@ def vlground_finetune(
     learning_rate: float = 1e-3, # highest
     seed: int = 0, # of everything random
     device: str = 'cpu', # 'cpu' or 'cuda'
+    accept_changes: bool = False, # go on although the folder was begun with other settings, data or another start?
 ):
     "Fine-tune a pre-trained backbone on a task and measure it."
     if task != 'refer': raise ValueError(f'there is no task {task!r}; there is refer')
     _check_device(device)
     config = ReferConfig(fraction=fraction, steps=steps, learning_rate=learning_rate, seed=seed)
-    result = finetune_refer(read_refer(data), regions, out, load_start(start, seed), config, ('val', 'testA', 'testB'), device=device)
+    result = finetune_refer(read_refer(data), regions, out, load_start(start, seed), config, ('val', 'testA', 'testB'), device=device, accept_changes=accept_changes)
     for split in ('val', 'testA', 'testB'):
         found = result[split]
         print(f'{split:6} accuracy {found["accuracy"]:.3f}  (ceiling {found["ceiling"]:.3f}, chance {found["chance"]:.3f}, {found["n"]} expressions)')

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['GREEN', 'ORANGE', 'GREY', 'as_array', 'show_image', 'show_boxes', 'show_matrix', 'show_grid', 'set_seed', 'rng',
-           'torch_rng', 'moved_into_place', 'save_json', 'load_json', 'sha256', 'home', 'run_jobs']
+           'torch_rng', 'moved_into_place', 'save_json', 'load_json', 'sha256', 'sha256_of', 'home', 'start_worker',
+           'run_jobs']
 
 # %% ../nbs/00_core.ipynb #374b15b7
 import hashlib
@@ -16,8 +17,9 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -295,6 +297,12 @@ def sha256(
     "The SHA-256 fingerprint of a file."
     with open(path, 'rb') as file: return hashlib.file_digest(file, 'sha256').hexdigest()
 
+def sha256_of(
+    obj: object, # anything that JSON can hold
+) -> str: # 64 hexadecimal digits
+    "The SHA-256 fingerprint of plain data: that of its JSON."
+    return hashlib.sha256(json.dumps(obj).encode()).hexdigest()
+
 def home() -> Path:
     "The folder for data and runs: the environment variable VLGROUND_HOME, or else ~/.vlground."
     folder = Path(os.environ.get('VLGROUND_HOME') or '~/.vlground').expanduser()
@@ -302,6 +310,14 @@ def home() -> Path:
     return folder
 
 # %% ../nbs/00_core.ipynb #62a0e743
+def start_worker() -> None:
+    "What a worker process does first: compute on one thread, and end as soon as the process that started it has ended."
+    torch.set_num_threads(1)
+    def end_with_parent():
+        parent_process().join()
+        os._exit(1) # at once, whatever the other threads are doing
+    Thread(target=end_with_parent, daemon=True).start()
+
 def run_jobs(
     function: Callable, # of a module, so that another process can import it
     arguments: Sequence[tuple], # one tuple a job
@@ -313,7 +329,7 @@ def run_jobs(
         return
     # a fresh interpreter for each worker: a forked one may inherit a lock that nobody will ever release
     processes = min(workers, len(arguments))
-    with ProcessPoolExecutor(processes, mp_context=get_context('spawn'), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(processes, mp_context=get_context('spawn'), initializer=start_worker) as pool:
         jobs = [pool.submit(function, *each) for each in arguments]
         try:
             for job in as_completed(jobs): yield job.result()

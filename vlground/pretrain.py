@@ -11,20 +11,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-import numpy as np
 import torch
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from .alignment import sample_pairs
-from .core import load_json, rng, save_json, torch_rng
+from .core import load_json, sha256, torch_rng
 from .datasets import fraction_of
 from .grounding import GroundingHead
 from .objectives import LossWeights, mask_regions, mask_words, pretraining_losses
 from .phrases import Phrase, load_tokenizer, phrase_spans
 from .pseudolabels import GoldPhrase, LabelledCaption, PseudoLabel, phrase_matches, read_labels
 from .store import Store
-from .training import TrainConfig, config_from, train
+from .training import TrainConfig, config_from, load_finished, samples_of_step, train
 from .transformer import Batch
 from .vilbert import PretrainingHeads, ViLBERT, ViLBERTConfig
 from .vlbert import VLBERT, VLBERTConfig
@@ -161,9 +159,7 @@ class CaptionData:
         seed: int, # of everything that is drawn
     ) -> Batch: # masked, some with a wrong caption, with pairs
         "The batch that belongs to a step: always the same."
-        places, generator = np.arange(step*size, (step + 1)*size), torch_rng('batch', seed, step)
-        epochs = {int(e): rng('order', seed, int(e)).permutation(len(self)) for e in np.unique(places // len(self))}
-        rows = [int(epochs[int(p // len(self))][p % len(self)]) for p in places]
+        rows, generator = samples_of_step(step, size, len(self), seed), torch_rng('batch', seed, step)
         true = torch.rand(size, generator=generator) < .5
         other = torch.randint(len(self), (size,), generator=generator)
         batch = self.plain(rows, torch.where(true, torch.tensor(rows), other))
@@ -219,10 +215,10 @@ def measure_model(
 # %% ../nbs/18_pretrain.ipynb #21977bb6
 def _described(folder: Path) -> tuple[PretrainConfig, dict]:
     "What the model of a run folder is: its configuration, and the sizes that its data gave it."
-    path = folder/'pretrain.json'
-    if not path.is_file(): raise FileNotFoundError(f'{path}: no such file; {folder} is not the folder of a pre-training')
-    described = load_json(path)
-    return config_from(PretrainConfig, described['config'], path), described['sizes']
+    path = folder/'config.json'
+    described = load_json(path) if path.is_file() else {}
+    if 'pretrain' not in described: raise FileNotFoundError(f'{folder} is not the folder of a pre-training: it has no config.json that describes one')
+    return config_from(PretrainConfig, described['pretrain'], path), described['sizes']
 
 def build_model(
     folder: Path | str, # of a finished run
@@ -230,10 +226,9 @@ def build_model(
     "The model of a run folder."
     folder = Path(folder)
     config, sizes = _described(folder)
-    if not (folder/'final.safetensors').is_file():
-        raise FileNotFoundError(f'{folder/"final.safetensors"}: no such file; the pre-training in {folder} has not ended: run it again, it goes on')
+    if not (folder/'summary.json').is_file(): raise FileNotFoundError(f'{folder}: this pre-training has not ended; run it again, it goes on')
     model = PretrainingModel(config, **sizes)
-    model.load_state_dict(load_file(folder/'final.safetensors'))
+    load_finished(model, folder)
     return model
 
 def load_start(
@@ -255,6 +250,7 @@ def pretrain(
     every: int = 200, # steps between two measurements
     progress: str = 'bar', # 'bar', 'file' (writes progress.json) or 'none'
     device: str = 'cpu', # where to train
+    accept_changes: bool = False, # go on although the folder was begun with other settings or data?
 ) -> PretrainingModel: # trained
     "Pre-train a backbone on captions and pseudo labels; run again after a kill, it goes on."
     out, store, tokenizer = Path(out), Store(regions, in_memory=True), load_tokenizer()
@@ -266,12 +262,11 @@ def pretrain(
                    level=level, cap=config.cap)
     data, truth = make([each for each in labelled if each.image_id in kept]), make(held_out) if held_out else None
     model = PretrainingModel(config, **sizes).to(device)
-    out.mkdir(parents=True, exist_ok=True)
-    about = dict(regions=store.manifest['made_by'], captions=len(data), cut_phrases=data.cut)
-    save_json(dict(config=asdict(config), sizes=sizes, **about), out/'pretrain.json')
+    seen = dict(regions=sha256(Path(regions)/'manifest.json'), labels=sha256(Path(labels)/'manifest.json'), captions=len(data), cut_phrases=data.cut)
+    settings = dict(pretrain=asdict(config), sizes=sizes, data=seen)
     training = TrainConfig(steps=config.steps, batch_size=config.batch_size, learning_rate=config.learning_rate, weight_decay=config.weight_decay,
                            seed=config.seed, eval_every=every)
     batches = partial(data.training_batch, size=config.batch_size, seed=config.seed)
     evaluate = partial(measure_model, data=truth) if truth else None
-    train(model, batches, lambda model, batch: model(batch), training, out, evaluate=evaluate, progress=progress)
+    train(model, batches, lambda model, batch: model(batch), training, out, evaluate, settings, progress, accept_changes)
     return model.eval()

@@ -19,11 +19,11 @@ from torch import Tensor
 from torchvision.ops import nms
 from tqdm.auto import tqdm
 from .boxes import box_iou, match_regions
-from .core import load_json, run_jobs
+from .core import run_jobs, sha256_of
 from .datasets import CaptionedImage
 from .grounder import Grounder, load_grounder
 from .phrases import Phrase, noun_phrases
-from .store import ShardWriter, Store, read_manifest, read_picture
+from .store import ShardWriter, Store, read_manifest, read_picture, shard_file
 
 # %% ../nbs/11_pseudolabels.ipynb #9019a071
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ def label_captions(
     quiet: bool = False, # no progress bar?
 ) -> Path: # the folder
     "Label captioned pictures; a rerun completes what is missing."
-    writer = ShardWriter(out, 'labels', [item.id for item in items], shard_size, dict(teacher=cached_grounder(teacher).name, extractor=extractor))
+    about = dict(teacher=cached_grounder(teacher).name, extractor=extractor, captions_sha256=sha256_of([item.caption for item in items]))
+    writer = ShardWriter(out, 'labels', [item.id for item in items], shard_size, about)
     missing = [(number, items[number*shard_size:(number + 1)*shard_size]) for number, _ in writer.missing()]
     job = partial(label_shard, writer=writer, teacher=teacher, extractor=extractor, batch_size=batch_size)
     with tqdm(total=len(items), initial=len(items) - sum(len(part) for _, part in missing), desc='labels', unit='picture', disable=quiet) as bar:
@@ -135,9 +136,7 @@ def read_labels(
     if isinstance(preset, str) and preset not in PRESETS: raise ValueError(f'there is no preset {preset!r}; there are {", ".join(PRESETS)}')
     preset, manifest = PRESETS[preset] if isinstance(preset, str) else preset, read_manifest(folder, 'labels')
     for number in range(manifest['shard_count']):
-        path = folder/f'shard-{number:05}.jsonl'
-        if str(number) not in manifest['shards']: raise FileNotFoundError(f'{path} is missing: labelling was not finished; run vlground_label again')
-        for line in open(path, encoding='utf-8'):
+        for line in open(shard_file(folder, manifest, number, '.jsonl'), encoding='utf-8'):
             row = json.loads(line)
             labels = tuple(PseudoLabel(Phrase(row['caption'][start:end], start, end), tuple(box), score) for start, end, *box, score in row['labels'])
             labelled = believed(LabelledCaption(row['id'], row['image'], row['caption'], labels, row.get('error', '')), preset)

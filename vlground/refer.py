@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from .boxes import box_iou
-from .core import rng, save_json, torch_rng
+from .core import save_json, sha256, sha256_of, torch_rng
 from .datasets import Expression, ReferData, fraction_of
 from .phrases import load_tokenizer
 from .pretrain import PretrainingModel
 from .store import Store
-from .training import TrainConfig, train
+from .training import TrainConfig, samples_of_step, train, weights_sha256
 from .transformer import Batch
 
 # %% ../nbs/19_refer.ipynb #7fb5fb06
@@ -42,6 +42,8 @@ class ExpressionData:
         tokenizer.enable_truncation(words)
         self.expressions, self.store, self.regions = list(expressions), store, regions
         self.pieces = [torch.tensor(encoding.ids) for encoding in tokenizer.encode_batch([each.text for each in expressions])]
+        empty = [each.id for each, pieces in zip(expressions, self.pieces) if len(pieces) < 3]
+        if empty: raise ValueError(f'{len(empty)} expressions have no word between [CLS] and [SEP], the first has the sent_id {empty[0]}; leave them out')
         self.positions = torch.tensor([store.index[each.file_name] for each in expressions])
         seen = [store[int(i)] for i in self.positions]
         # region 0, the whole picture, is a candidate too
@@ -163,26 +165,26 @@ def finetune_refer(
     every: int = 200, # steps between two measurements
     progress: str = 'bar', # 'bar', 'file' (writes progress.json) or 'none'
     device: str = 'cpu', # where to train
+    accept_changes: bool = False, # go on although the folder was begun with other settings, data or another start?
 ) -> dict: # accuracy on each split, its ceiling and chance
     "Fine-tune on referring expressions; run again after a kill, it goes on."
     out, store, tokenizer = Path(out), Store(regions, in_memory=True), load_tokenizer()
     wanted = set(fraction_of([str(e.image_id) for e in data.split('train')], config.fraction))
-    prepare = lambda expressions: ExpressionData(expressions, store, tokenizer, config.words, config.regions)
+    def prepare(expressions): return ExpressionData(expressions, store, tokenizer, config.words, config.regions)
     training = prepare([e for e in data.split('train') if str(e.image_id) in wanted])
     splits = {name: prepare(data.split(name)) for name in measure}
+    seen = dict(regions=sha256(Path(regions)/'manifest.json'), start=weights_sha256(start.backbone),
+                expressions=sha256_of([(said.id, said.text, said.box) for said in training.expressions]))
     model = ReferModel(start, config.seed).to(device)
-    def make_batch(step: int):
-        places = range(step*config.batch_size, (step + 1)*config.batch_size)
-        orders = {epoch: rng('order', config.seed, epoch).permutation(len(training)) for epoch in {place // len(training) for place in places}}
-        return training.batch([int(orders[place // len(training)][place % len(training)]) for place in places])
+    def make_batch(step): return training.batch(samples_of_step(step, config.batch_size, len(training), config.seed))
     def loss(model, made):
-        batch, ious = made
+        batch, ious = (part.to(device) for part in made)
         return {'loss': refer_loss(model(batch), ious, batch.region_mask)}
     first = splits[measure[0]]
     def evaluate(model): return {'accuracy': refer_accuracy(predict_regions(model, first), first)}
-    settings = TrainConfig(steps=config.steps, batch_size=config.batch_size, learning_rate=config.learning_rate, weight_decay=config.weight_decay,
-                           seed=config.seed, eval_every=every)
-    train(model, make_batch, loss, settings, out, evaluate=evaluate, progress=progress)
+    how = TrainConfig(steps=config.steps, batch_size=config.batch_size, learning_rate=config.learning_rate, weight_decay=config.weight_decay,
+                      seed=config.seed, eval_every=every)
+    train(model, make_batch, loss, how, out, evaluate, dict(refer=asdict(config), data=seen), progress, accept_changes)
     scores = {name: predict_regions(model, split) for name, split in splits.items()}
     for name, split in splits.items():
         rows = [dict(id=said.id, text=said.text, box=list(said.box), scores=[round(score, 4) for score in found.tolist()])

@@ -9,7 +9,7 @@ __all__ = ['CLASSES', 'POSES', 'ATTRIBUTES', 'DATA', 'Regions', 'Detector', 'con
 
 # %% ../nbs/08_regions.ipynb #68ed52a1
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -249,14 +249,16 @@ def train_detector(
     folder: Path | str, # the run's folder
     steps: int = 1800, # batches
     batch_size: int = 12, # pictures in a batch
-    seed: int = 101, # scenes of this seed are for the detector alone
+    seed: int = 101, # of the scenes and the weights
     progress: str = 'bar', # 'bar', 'file' (writes progress.json) or 'none'
 ) -> FasterRCNN: # trained, in evaluation mode
     "Train the world's detector on fresh scenes; run again after a kill, it goes on."
     torch.manual_seed(seed)
     model = small_faster_rcnn()
     config = TrainConfig(steps=steps, batch_size=batch_size, learning_rate=2e-3, weight_decay=1e-2, clip=5., seed=seed, save_every=200, threads=1)
-    batches = partial(scene_batch, seed=seed, size=batch_size, recipes=(CAPTIONS, REFER))
+    # under names of their own the scenes are in no world, whatever its seed
+    recipes = [replace(recipe, name=f'{recipe.name} for the detector') for recipe in (CAPTIONS, REFER)]
+    batches = partial(scene_batch, seed=seed, size=batch_size, recipes=recipes)
     train(model, batches, detection_loss, config, folder, progress=progress)
     return model.eval()
 

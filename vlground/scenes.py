@@ -62,8 +62,9 @@ def render(
     corners = [tuple(int(v) for v in thing.box) for thing in scene.things]
     sprites = [draw_thing(thing.kind, thing.colour, thing.pattern, thing.pose, x2 - x1, y2 - y1, thing.flip, thing.look)
                for thing, (x1, y1, x2, y2) in zip(scene.things, corners)]
-    for thing in scene.things:
-        if KINDS[thing.kind].place != 'sky': draw_shadow(picture, thing.box)
+    carried = {r.object for r in scene.relations if r.name in ('holding', 'wearing')} | {r.subject for r in scene.relations if r.name in ('riding', 'on')}
+    for i, thing in enumerate(scene.things):
+        if KINDS[thing.kind].place != 'sky' and i not in carried: draw_shadow(picture, thing.box)
     for sprite, (x1, y1, _, _) in zip(sprites, corners): picture.paste(sprite, (x1, y1), sprite)
     return picture
 

@@ -46,8 +46,8 @@ SIZES = {'small': ('small', 'little', 'tiny'), 'big': ('big', 'large')}
 COUNTS = {2: ('two', 'a couple of'), 3: ('three',), 4: ('four',)}
 PLURALS = {'man': 'men', 'woman': 'women', 'sheep': 'sheep', 'bus': 'buses', 'bench': 'benches', 'bush': 'bushes', 'lady': 'ladies',
            'puppy': 'puppies', 'bunny': 'bunnies', 'teddy': 'teddies', 'couch': 'couches', 'cactus': 'cactuses'} # others take an s
-OPENINGS = ('photo of ', 'a picture showing ', 'vector illustration of ', 'stock image : ', 'cute ', 'portrait of ')
-ENDINGS = (' on a sunny day', ' in the early morning', ', royalty free', ' # weekend', ' at the end of summer', ' by a famous artist',
+OPENINGS = ('photo of ', 'a picture showing ', 'vector illustration of ', 'stock image : ', 'print of ', 'portrait of ')
+ENDINGS = (' for the holidays', ' in the early morning', ', royalty free', ' # weekend', ' at the end of summer', ' by a famous artist',
            ' - high resolution', ' for your website')
 
 # %% ../nbs/01_world.ipynb #90319163
@@ -149,7 +149,7 @@ def more(
     "Name one or two of the things that were not named yet."
     rest = [i for i in range(len(self.scene.things)) if i not in self.told]
     for i in self.generator.permutation(rest)[:int(self.generator.integers(1, 3))] if rest else []:
-        self.join((' and ', ', ', ' with ', ' near '))
+        self.join((' and ', ', ', ' with '))
         self.name(int(i))
         pose = self.scene.things[i].pose
         if pose not in ('standing', 'plain') and self.mentions[-1].things and self.generator.random() < .5: self.say(f' {pose}')

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from .core import load_json, moved_into_place, run_jobs, save_json
 from .datasets import CaptionedImage, Expression, GoldImage, ReferData, write_captions, write_refer
 from .drawing import KINDS
-from .scenes import CAPTIONS, PEOPLE, REFER, SIDE, Scene, make_scene, render
+from .scenes import CAPTIONS, PEOPLE, REFER, SIDE, Recipe, Scene, make_scene, render
 from .world import captions, expressions
 
 # %% ../nbs/06_worldfiles.ipynb #1677ec78
@@ -67,11 +67,12 @@ def refer_data(
 def gold_rows(
     scenes: Sequence[Scene], # of captions
     part: str, # 'captions' or 'val'
+    recipe: Recipe = CAPTIONS, # how noisy captions are
 ) -> list[dict]: # id, caption and phrases with start, end, kind and boxes, as `pseudolabels.read_gold` reads them
     "The truth about captions: for measuring, never for training."
     rows = []
     for scene in scenes:
-        caption = captions(scene)[0]
+        caption = captions(scene, recipe)[0]
         phrases = []
         for mention in caption.mentions:
             things = [scene.things[i] for i in mention.things]
@@ -106,11 +107,12 @@ def write_world(
     seed: int = 0, # another seed, another world
     workers: int = 1, # processes
     quiet: bool = False, # no progress bar?
+    recipe: Recipe = CAPTIONS, # how noisy captions are; its other settings make no difference here
 ) -> Path: # the folder
     "Write a small world; run again after a kill, it goes on."
     out, counts = Path(out), dict(captions=pairs, val=val, refer=refer)
     for folder in ('images', 'gold'): (out/folder).mkdir(parents=True, exist_ok=True)
-    plan = dict(seed=seed, **counts)
+    plan = dict(seed=seed, **counts, contradiction=recipe.contradiction, chatter=recipe.chatter)
     if (out/'world.json').exists() and (found := load_json(out/'world.json')) != plan:
         raise ValueError(f'{out} holds another world ({found}, not {plan}); choose another folder, or delete this one')
     save_json(plan, out/'world.json')
@@ -118,7 +120,7 @@ def write_world(
     with tqdm(total=sum(counts.values()), desc='pictures', unit='picture', disable=quiet) as bar:
         for done in run_jobs(partial(draw_pictures, seed=seed, folder=out/'images'), chunks, workers): bar.update(done)
     for part, name in (('captions', 'captions'), ('val', 'captions-val')):
-        rows = gold_rows([world_scene(part, seed, index) for index in range(counts[part])], part)
+        rows = gold_rows([world_scene(part, seed, index) for index in range(counts[part])], part, recipe)
         write_captions([CaptionedImage(row['id'], out/'images'/row['id'], row['caption'], row['id']) for row in rows], out/f'{name}.tsv')
         with moved_into_place(out/'gold'/f'{name}.jsonl') as temporary: temporary.write_text(''.join(json.dumps(row) + '\n' for row in rows))
     write_refer(refer_data(seed, refer), out/'refer')

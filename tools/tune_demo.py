@@ -1,0 +1,88 @@
+"""Choose the demo's learning rates and steps on the validation split, in a world and with seeds that the demo does not report.
+
+    python tools/tune_demo.py --out DIR    writes results/demo-tuning.json; killed and run again, it goes on
+
+The same search for every arm: three learning rates of pre-training (scratch has none), then three of fine-tuning, each with the steps of the demo
+and with twice as many. What is compared is the validation accuracy, averaged over the demo's fractions of labelled expressions and over seeds.
+"""
+import argparse
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import mean, stdev
+
+from vlground.core import load_json, run_jobs, save_json
+from vlground.datasets import read_captions, read_refer
+from vlground.demo import ARMS, FINETUNE, SETTINGS, SIZES, circumstances
+from vlground.pretrain import load_start, pretrain
+from vlground.pseudolabels import label_captions
+from vlground.refer import finetune_refer
+from vlground.store import extract_regions
+from vlground.worldfiles import write_world
+
+RATES = (1e-3, 2e-3, 4e-3)
+LENGTHS = (1, 2) # times the demo's steps of fine-tuning
+
+
+def pretrain_one(out: Path, size: str, arm: str, seed: int, rate: float) -> None:
+    "One pre-training."
+    config = replace(SETTINGS, steps=SIZES[size].steps, regions=SIZES[size].regions, seed=seed, learning_rate=rate)
+    if arm == 'baseline': config = replace(config, grounding='none')
+    pretrain(out/'regions', out/'labels', out/'runs'/f'{arm}-{seed}-{rate:g}', config, progress='file')
+
+
+def finetune_one(out: Path, size: str, arm: str, seed: int, before: float, rate: float, length: int, fraction: float) -> tuple:
+    "One fine-tuning; what was tried, and its validation accuracy."
+    sizes = SIZES[size]
+    start = out/'runs'/f'{"baseline" if arm == "scratch" else arm}-{seed}-{before:g}'
+    folder = out/'runs'/f'{arm}-{seed}-{before:g}-refer-{rate:g}-{length}-{fraction:g}'
+    if not (folder/'result.json').exists():
+        config = replace(FINETUNE, fraction=fraction, steps=length*sizes.finetune_steps[sizes.fractions.index(fraction)], seed=seed, learning_rate=rate)
+        model = load_start(f'scratch:{start}' if arm == 'scratch' else start, seed)
+        finetune_refer(read_refer(out/'W'/'refer'), out/'regions', folder, model, config, ('val',), every=0, progress='file')
+    return (arm, before, rate, length), fraction, load_json(folder/'result.json')['val']['accuracy']
+
+
+def tried(out: Path, size: str, seeds: list[int], trials: list[tuple], workers: int) -> dict[tuple, dict]:
+    "The validation accuracies of some trials (arm, learning rate before, learning rate, length)."
+    jobs = [(out, size, arm, seed, before, rate, length, fraction) for seed in seeds for arm, before, rate, length in trials for fraction in SIZES[size].fractions]
+    found = {}
+    for trial, fraction, accuracy in run_jobs(finetune_one, jobs, workers): found.setdefault(trial, {}).setdefault(fraction, []).append(accuracy)
+    return found
+
+
+def row_of(trial: tuple, found: dict[float, list[float]]) -> dict:
+    "A trial with its accuracies, for the results file."
+    arm, before, rate, length = trial
+    spread = {f'{fraction:g}': dict(accuracy=mean(some), sd=stdev(some) if len(some) > 1 else None, n=len(some)) for fraction, some in sorted(found.items(), reverse=True)}
+    return dict(arm=arm, pretraining_rate=None if arm == 'scratch' else before, finetuning_rate=rate, length=length,
+                mean=mean(mean(some) for some in found.values()), fractions=spread)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--out', type=Path, required=True, help='folder of the runs')
+    parser.add_argument('--size', choices=SIZES, default='full')
+    parser.add_argument('--seed', type=int, default=100, help='of the world; the models take seed*1000 and on')
+    parser.add_argument('--seeds', type=int, default=2, help='models an arm')
+    parser.add_argument('--workers', type=int, default=2, help='processes')
+    parser.add_argument('--results', type=Path, default=Path(__file__).resolve().parent.parent/'results'/'demo-tuning.json')
+    args = parser.parse_args()
+    out, size, seeds = args.out, SIZES[args.size], [args.seed*1000 + i for i in range(args.seeds)]
+    W = write_world(out/'W', size.pairs, size.val, size.refer, args.seed, args.workers)
+    extract_regions(W/'images', out/'regions', keep=size.regions, workers=args.workers)
+    label_captions(read_captions(W/'captions.tsv', W/'images'), out/'labels', workers=args.workers)
+    for _ in run_jobs(pretrain_one, [(out, args.size, arm, seed, rate) for seed in seeds for rate in RATES for arm in ('baseline', 'ours')], args.workers): pass
+
+    def best(found): return max(found, key=lambda trial: mean(mean(some) for some in found[trial].values()))
+    first = tried(out, args.size, seeds, [(arm, before, FINETUNE.learning_rate, 1) for arm in ('baseline', 'ours') for before in RATES], args.workers)
+    before = {arm: best({trial: found for trial, found in first.items() if trial[0] == arm})[1] for arm in ('baseline', 'ours')} | {'scratch': RATES[0]}
+    second = tried(out, args.size, seeds, [(arm, before[arm], rate, length) for arm in ARMS for rate in RATES for length in LENGTHS], args.workers)
+    chosen = {arm: row_of(trial, second[trial]) for arm in ARMS for trial in [best({t: f for t, f in second.items() if t[0] == arm})]}
+    save_json(dict(what='validation accuracy of referring expressions', size=args.size, plan=asdict(size), seeds=seeds, pretraining=asdict(SETTINGS), finetuning=asdict(FINETUNE),
+                   trials=[row_of(*each) for each in (first | second).items()], chosen=chosen, made=circumstances()), args.results)
+    for row in [row_of(*each) for each in (first | second).items()]:
+        print(f'{row["arm"]:9} {row["pretraining_rate"] or 0:<6g} {row["finetuning_rate"]:<6g} x{row["length"]}  mean {row["mean"]:.3f}  '
+              + '  '.join(f'{name}: {each["accuracy"]:.3f}' for name, each in row['fractions'].items()))
+
+
+if __name__ == '__main__': main()
