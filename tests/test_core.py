@@ -3,9 +3,11 @@ import json
 import operator
 import os
 import random
+import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from killing import begin, wait_until
 from PIL import Image
 
 from vlground import core
@@ -320,3 +323,43 @@ def test_run_jobs():
 @pytest.mark.parametrize('workers', [1, 2])
 def test_a_failing_job_is_heard_of(workers):
     with pytest.raises(ZeroDivisionError): list(core.run_jobs(operator.truediv, [(1, 1), (1, 0), (4, 2)], workers))
+
+
+ORPHANS = '''
+import sys
+from vlground.core import run_jobs
+import orphans
+if __name__ == '__main__': list(run_jobs(orphans.stay, [(sys.argv[1], i) for i in range(2)], workers=2))
+'''
+STAY = '''
+import os, time
+from pathlib import Path
+def stay(folder, i):
+    Path(folder, f'{i}.part').write_text(str(os.getpid()))
+    Path(folder, f'{i}.part').rename(Path(folder, f'{i}.pid'))
+    time.sleep(600)
+'''
+
+
+def alive(pid: int) -> bool:
+    "Is there such a process, and has it not ended yet?"
+    # Z: ended, but nobody has asked for its exit code
+    try: return Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0] != 'Z'
+    except FileNotFoundError: return False
+
+
+@pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='looks processes up in /proc, which is not here')
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    for name, code in (('main.py', ORPHANS), ('orphans.py', STAY)): (tmp_path/name).write_text(code)
+    process = begin(str(tmp_path/'main.py'), str(tmp_path))
+    wait_until(process, lambda: len(list(tmp_path.glob('*.pid'))) == 2)
+    workers = [int(file.read_text()) for file in tmp_path.glob('*.pid')]
+    assert all(map(alive, workers))
+    os.kill(process.pid, signal.SIGKILL) # the parent alone
+    process.wait()
+    end = time.monotonic() + 60
+    while any(map(alive, workers)) and time.monotonic() < end: time.sleep(.05)
+    left = [pid for pid in workers if alive(pid)]
+    for pid in left: os.kill(pid, signal.SIGKILL)
+    process.stdout.close()
+    assert not left

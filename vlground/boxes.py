@@ -31,7 +31,7 @@ def box_iou(
     a: Tensor, # (n, 4) boxes x1, y1, x2, y2 in pixels
     b: Tensor, # (m, 4) boxes in pixels of the same picture
     plus_one: bool = False, # count pixels, as ViLBERT and VL-BERT do: sides are x2 - x1 + 1
-) -> Tensor: # (n, m) IoU in [0, 1], float32 (float64 if a or b is); 0 where a box has no area, is reversed or NaN
+) -> Tensor: # (n, m) IoU in [0, 1], float32 (float64 if a or b is); 0 where a box has no area (with `plus_one` a point is one pixel), is reversed or NaN
     "Intersection over union of each box of `a` with each box of `b`."
     a, b = _corners(a, 'a', plus_one), _corners(b, 'b', plus_one)
     def area(boxes): return (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)

@@ -122,8 +122,8 @@ def read_things(
     text: str, # the notation; what follows a # is left out
 ) -> dict[str, dict | list]: # materials, looks (skin and hair), kinds, backgrounds, and the drawing lines of each block, split into words
     "Read a list of things."
-    read = dict(materials={}, looks=[], kinds={}, backgrounds={}, blocks={})
-    for line in text.splitlines():
+    read, about, block = dict(materials={}, looks=[], kinds={}, backgrounds={}, blocks={}), None, None
+    for number, line in enumerate(text.splitlines(), 1):
         head, *words = line.split('#')[0].split() or ['']
         name = ''.join(words[:1]).replace('_', ' ')
         if not head: continue
@@ -136,11 +136,13 @@ def read_things(
         elif head == 'background':
             about = read['backgrounds'][name] = dict(name=name, horizon=float(words[1]))
             block = read['blocks'].setdefault(f'{name}/background', [])
+        elif head in ('colours', 'patterns', 'words', 'pose') and about is None: raise ValueError(f'line {number}: {head!r} before any kind or background')
         elif head in ('colours', 'patterns'): about[head] = tuple(words)
         elif head == 'words': about[head] = tuple(phrase.strip() for phrase in ' '.join(words).split(','))
         elif head == 'pose':
             about['poses'] += (name,)
             block = read['blocks'].setdefault(f'{about["name"]}/{name}', [])
+        elif block is None: raise ValueError(f'line {number}: {head!r} before any group, pose or background that it could be a part of')
         else: block.append([head, *words])
     return read
 
@@ -232,6 +234,7 @@ def _mask(part: Part, corner: np.ndarray, grow: np.ndarray, scale: float) -> tup
     mask = fine.reduce(_FINE)
     return mask.filter(ImageFilter.GaussianBlur(1.3*scale)) if 'soft' in part.options else mask, low
 
+# %% ../nbs/01_drawing.ipynb #19b69d39
 def paint(
     parts: list[Part], # from back to front
     box: tuple[float, float, float, float], # left, bottom, right, top of the drawing in units
@@ -286,6 +289,7 @@ def _block_of(kind: str, pose: str | None) -> str:
     _one_of(f'pose of a {kind}', pose, poses)
     return f'{kind}/{pose}'
 
+# %% ../nbs/01_drawing.ipynb #98384363
 def pose_size(
     kind: str, # a name in `KINDS`
     pose: str | None = 'standing', # one of its poses
@@ -343,6 +347,7 @@ def _resized(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     shrinks = size[0] < image.width and size[1] < image.height
     return np.asarray(image.resize(size, Image.Resampling.HAMMING if shrinks else Image.Resampling.BICUBIC), np.float32).reshape(size[1], size[0], -1)
 
+# %% ../nbs/01_drawing.ipynb #7ccf36fd
 def draw_thing(
     kind: str, # a name in `KINDS`
     colour: str, # a name in `COLOURS`; of people, what they wear
@@ -433,6 +438,7 @@ def _put(strip: np.ndarray, block: str, x: float, y: float, scale: float):
     window *= 1 - sprite[..., 3:]/255
     window += sprite*np.array([1, 1, 1, 1/255], np.float32)
 
+# %% ../nbs/01_drawing.ipynb #3e7da979
 _SCENERY = {'ridge': _ridge, 'specks': _specks, 'mottle': _mottle, 'columns': _columns, 'boards': _boards}
 
 @lru_cache(maxsize=None)

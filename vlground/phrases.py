@@ -171,6 +171,7 @@ def _token_spans(
             at += size
     return spans
 
+# %% ../nbs/02_phrases.ipynb #ba45ed5c
 class PaperExtractor(SpanExtractor):
     "TextBlob's default extractor, as in `blob.noun_phrases`, with places; needs NLTK's Brown corpus and punkt_tab."
     def __init__(self):

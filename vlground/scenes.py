@@ -48,7 +48,7 @@ class Scene:
     "What a picture shows: the true answer to everything that can be asked about it."
     background: str # a name in `drawing.BACKGROUNDS`
     things: tuple[Thing, ...] # from back to front, the order of drawing
-    relations: tuple[Relation, ...] # everything that holds between two of them
+    relations: tuple[Relation, ...] # what holds between two of them; `make_scene` lists all of it, a scene written by hand what its writer cares for
     keys: tuple[int | str, ...] # what the scene was made from: name of the recipe, seed, index
 
 # %% ../nbs/01_scenes.ipynb #ad9a8045
@@ -72,7 +72,7 @@ def render(
 def example_scene(
     name: str, # 'A' or 'B'
 ) -> Scene: # with boxes that can be checked by hand
-    "The running example of lessons 02 to 05, 11 and 16."
+    "The running example: lessons 02, 03, 04, 10, 11 and 16 calculate with these boxes."
     if name == 'A':
         things = (Thing('house', 'white', 'plain', 'plain', 'normal', False, (152., 40., 248., 140.)),
                   Thing('sun', 'yellow', 'plain', 'plain', 'normal', False, (8., 8., 56., 56.)),
@@ -118,7 +118,7 @@ RECIPES = {recipe.name: recipe for recipe in (CAPTIONS, REFER, TEACHER)}
 def kind_shares(
     ranking: str, # its name
     skew: float, # see `Recipe`
-) -> tuple[list[str], np.ndarray]: # kinds, the most frequent first; (kinds,) cumulated shares
+) -> tuple[list[str], np.ndarray]: # kinds, the most frequent first; (kinds,) cumulative shares
     "How frequent each kind is under a ranking."
     names = [str(name) for name in rng('ranking', ranking).permutation(list(KINDS))]
     weights = 1 / (np.arange(len(names)) + skew)

@@ -181,7 +181,7 @@ class Referring:
     "An expression that singles out one thing of a scene, without words for places."
     text: str
     target: int # index of the thing
-    needs: str # what tells it from its like: 'kind' (it has none), 'attribute' or 'relation'
+    needs: str # what tells it from the others of its kind: 'kind' (there are none), 'attribute' or 'relation'
     like: int # how many things of its kind the scene has, itself included
 
 Traits = dict[str, str] # attribute -> value
@@ -195,7 +195,7 @@ def shows(
 
 # %% ../nbs/01_world.ipynb #eb23e1f6
 def telling_traits(
-    scene: Scene, # with the thing and its like
+    scene: Scene, # with the thing and the others of its kind
     i: int, # index of the thing
 ) -> list[Traits]: # each of one or two traits, none containing another
     "The smallest sets of traits that, among the things of its kind, only this one has."
@@ -233,7 +233,7 @@ def expressions(
     scene: Scene, # preferably with several like things
     each: int = 1, # most expressions for a thing, all different
 ) -> list[Referring]: # the same for the same scene
-    "Expressions for the things of a scene that have their like, and for a few that have not."
+    "Expressions for the things of a scene that are not the only one of their kind, and for a few that are."
     found = []
     for i, thing in enumerate(scene.things):
         generator = rng('expression', *scene.keys, i)
