@@ -45,7 +45,7 @@ def test_the_chain(terminal, tmp_path):
         assert code == 0, problem
         if name == 'vlground_label': assert re.search(r'precision 0\.\d+  recall 0\.\d+  coverage [01]\.\d+  \(\d+ phrases with a region in 12 captions\)', said)
     assert [re.match(r'(\w+) +accuracy [01]\.\d+', line)[1] for line in said.strip().split('\n')] == ['val', 'testA', 'testB']
-    assert load_json(folder/'W'/'world.json') == dict(seed=2, captions=12, val=4, refer=30)
+    assert load_json(folder/'W'/'world.json') == dict(seed=2, captions=12, val=4, refer=30, contradiction=.08, chatter=.4)
     assert max(len(regions.boxes) for regions in Store(folder/'R')) == 6
     ours, base = (load_json(folder/'runs'/name/'config.json')['pretrain'] for name in ('ours', 'base'))
     assert (ours['grounding'], ours['spe'], ours['seed'], ours['steps']) == ('phrase', True, 1, 2) and (base['grounding'], base['spe']) == ('none', False)
@@ -89,6 +89,9 @@ MISTAKES = [
     (('vlground_finetune', 'refer', '--data', '{world}', '--regions', '{regions}', '--start', 'x'), 'refs(unc).p: no such file'),
     (('vlground_finetune', 'refer', '--data', '{world}/refer', '--regions', '{regions}', '--start', 'x'), 'x is not the folder of a pre-training'),
     (('vlground_world', '--out', '{world}', '--seed', '5'), 'holds another world'),
+    (('vlground_world', '--out', '{world}', '--chatter', '2'), 'Recipe.chatter: expected a share from 0 to 1, got 2'),
+    (('vlground_pretrain', '--regions', '{regions}', '--labels', '{labels}', '--device', 'banana'), '--device banana: expected cpu, cuda or cuda:1'),
+    (('vlground_pretrain', '--regions', '{regions}', '--labels', '{labels}', '--out', '/proc/nowhere'), '/proc/nowhere'),
     (('vlground_demo', '--size', 'huge'), "no size 'huge'; there are full, small"),
 ]
 
@@ -109,6 +112,24 @@ def test_captions_of_pictures_that_have_no_regions(terminal, small_world, small_
     (tmp_path/'here'/'c.tsv').write_text('a dog\tnew.jpg\n')
     code, _, problem = terminal('vlground_label', '--images', 'images', '--captions', 'c.tsv', '--regions', small_regions)
     assert code == 1 and '1 of 1 captioned pictures have no regions, the first is new.jpg; run vlground_regions' in problem
+
+
+def test_another_start_needs_a_word(terminal, small_regions, small_labels):
+    words = ('vlground_pretrain', '--regions', small_regions, '--labels', small_labels, '--out', 'run', '--steps')
+    assert terminal(*words, 1)[0] == 0
+    code, _, problem = terminal(*words, 2)
+    assert code == 1 and 'pretrain.steps: 1 before, 2 now' in problem and '--accept_changes' in problem
+    assert terminal(*words, 2, '--accept_changes')[0] == 0 and load_json('run/summary.json')['steps'] == 2
+
+
+def test_pictures_that_cannot_be_used_are_told(terminal, small_world, tmp_path):
+    images = tmp_path/'here'/'images'
+    images.mkdir(parents=True)
+    for name, length in (('a.jpg', None), ('b.jpg', 900), ('c.jpg', 0)): (images/name).write_bytes((small_world/'images'/'captions-000000.jpg').read_bytes()[:length])
+    (tmp_path/'here'/'c.tsv').write_text('a dog\ta.jpg\na cat\tb.jpg\na cow\tc.jpg\n')
+    for words in (('vlground_regions', 'images', '--out', 'R'), ('vlground_label', '--images', 'images', '--captions', 'c.tsv', '--regions', 'R', '--out', 'L')):
+        code, _, problem = terminal(*words)
+        assert code == 0 and re.search(r'2 pictures could not be used; the first is b\.jpg: \w+: ', problem)
 
 
 def test_no_graphics_card(terminal, small_regions, small_labels, monkeypatch):

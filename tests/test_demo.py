@@ -19,7 +19,7 @@ from killing import begin, kill, wait_until
 from vlground.boxes import box_iou
 from vlground.core import load_json, save_json
 from vlground.datasets import read_refer
-from vlground.demo import (ARMS, SIZES, DemoSize, circumstances, collect, curves_figure, demo_jobs, difference_figure, efficiency_figure, finetuning_figure, label_figure,
+from vlground.demo import (ARMS, SIZES, DemoSize, circumstances, collect, curves_figure, demo_jobs, difference_figure, differences, efficiency_figure, finetuning_figure, label_figure,
                            mean_and_error, read_predictions, run_demo, run_demo_jobs, run_folder, verdict, write_report)
 from vlground.pretrain import build_model
 from vlground.store import Store
@@ -97,6 +97,9 @@ def test_accuracies_are_those_of_the_answers(done):
             assert row[arm]['accuracy'] == pytest.approx(statistics.mean(mine)) and row[arm]['stderr'] == pytest.approx(statistics.stdev(mine)/math.sqrt(2))
         gaps = [shares['ours', seed] - shares['baseline', seed] for seed in (4000, 4001)]
         assert row['difference']['accuracy'] == pytest.approx(statistics.mean(gaps)) and row['difference']['stderr'] == pytest.approx(statistics.stdev(gaps)/math.sqrt(2))
+        for arm in ('baseline', 'ours'):
+            gaps = [shares[arm, seed] - shares['scratch', seed] for seed in (4000, 4001)]
+            assert (row['over_scratch'][arm]['accuracy'], row['over_scratch'][arm]['stderr']) == pytest.approx((statistics.mean(gaps), statistics.stdev(gaps)/math.sqrt(2)))
 
 
 def test_arms_differ_in_nothing_but_the_loss(done):
@@ -122,11 +125,15 @@ def test_the_report_says_what_demo_json_says_and_fetches_nothing(done):
     for row, found in zip(rows, demo['fractions'].values(), strict=True):
         assert row[0] == f'{found["expressions"]:,}'
         assert row[1:4] == [f'{found[arm]["accuracy"]*100:.1f} ± {found[arm]["stderr"]*100:.1f}' for arm in ARMS]
-        assert row[4] == f'{found["difference"]["accuracy"]*100:+.1f} ± {found["difference"]["stderr"]*100:.1f}' and verdict(found) in page
+        differences = [f'{each["accuracy"]*100:+.1f} ± {each["stderr"]*100:.1f}' for each in (found['difference'], found['over_scratch']['ours'])]
+        assert row[4:] == differences and verdict(found) in page
     assert page.count('<img') == 5 and page.count('src="data:image/png;base64,') == 5 and all(len(alt) > 20 for alt in re.findall(r'<img alt="(.*?)"', page))
     assert not re.findall(r'(?:src|href)="(?!data:)', page) and '<script' not in page
     for kind, row in demo['labels']['by_kind'].items():
-        if kind != 'none': assert f'<tr><td>{kind}</td><td>{row["precision"]*100:.0f}</td>' in page
+        precision = f'{row["precision"]*100:.0f}' if row['matched'] else '–'
+        assert f'<tr><td>{"nothing in the picture" if kind == "none" else kind}</td><td>{row["matched"]:,}</td><td>{precision}</td>' in page
+    won, lost = differences(folder, 4000, 1/2)
+    assert f'{len(won)} test expressions are answered rightly\nonly with grounding and {len(lost)} only without it' in page
 
 
 def test_the_report_passes_the_check_of_the_repository(done):
@@ -141,8 +148,8 @@ def test_the_report_passes_the_check_of_the_repository(done):
 def test_figures_can_be_drawn_and_empty_panels_are_blank(done):
     folder, demo, _ = done
     assert len(efficiency_figure(demo).axes[0].lines) >= 4 and len(curves_figure(folder, [4000, 4001]).axes) == 6
-    assert [axes.get_title() for axes in finetuning_figure(folder, TINY, [4000, 4001]).axes] == ['1 of the expressions', '0.5 of the expressions']
-    for figure in (label_figure(folder), difference_figure(folder, 4000, 1/2)):
+    assert [axes.get_title() for axes in finetuning_figure(folder, TINY, [4000, 4001]).axes] == ['all expressions', '0.5 of the pictures']
+    for figure in (label_figure(folder), difference_figure(folder, *differences(folder, 4000, 1/2))):
         assert len(figure.axes) == 6
         for axes in figure.axes: assert bool(axes.images) == bool(axes.get_title()) == axes.axison
 
@@ -187,9 +194,12 @@ def test_mean_and_error(values):
     assert found['stderr'] == pytest.approx(statistics.stdev(values)/math.sqrt(len(values)), abs=1e-7)
 
 
-@pytest.mark.parametrize('gap, error, said', [(.05, .02, 'with grounding is ahead: +5.0 points'), (.05, .025, 'undecided: +5.0 points'), (-.05, .02, 'with grounding is behind: -5.0 points'),
-                                              (0., 0., 'undecided'), (.05, math.nan, 'undecided'), (-.01, .02, 'undecided: -1.0 points')])
-def test_verdict(gap, error, said): assert verdict(dict(difference=dict(accuracy=gap, stderr=error, n=3))).startswith(said)
+@pytest.mark.parametrize('gap, error, said', [(.05, .02, 'with grounding is ahead: +5.0 ± 2.0 points'), (.05, .025, 'undecided: +5.0 ± 2.5 points'), (-.05, .02, 'with grounding is behind: -5.0 ± 2.0 points'),
+                                              (0., 0., 'undecided'), (.05, math.nan, 'undecided'), (-.01, .02, 'undecided: -1.0 ± 2.0 points')])
+def test_verdict(gap, error, said):
+    alone = dict(ours=dict(accuracy=.021, stderr=.01, n=3), baseline=dict(accuracy=-.034, stderr=.02, n=3))
+    sentence = verdict(dict(difference=dict(accuracy=gap, stderr=error, n=3), over_scratch=alone))
+    assert sentence.startswith(said) and sentence.endswith('points over 3 seeds (against no pre-training: +2.1 ± 1.0 with grounding, -3.4 ± 2.0 without grounding)')
 
 
 def test_collect_and_write_again(done):

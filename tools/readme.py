@@ -23,13 +23,16 @@ def from_top(markdown: str) -> str:
 
 
 def cell_text(cell: dict) -> str:
-    "A cell as markdown: text as it is, code fenced, its printed output below it."
+    "A cell as markdown: text as it is, code fenced, its output below it, as text if it is Markdown; `echo: false` leaves the code out."
     source = ''.join(cell['source'])
     if cell['cell_type'] == 'markdown': return from_top(source)
     if re.search(r'(?m)^#\|\s*(hide|eval:\s*false)', source): return ''
-    parts = [f'```python\n{source}\n```']
+    parts = [] if re.search(r'(?m)^#\|\s*echo:\s*false', source) else [f'```python\n{source}\n```']
     for output in cell['outputs']:
         data = output.get('data', {})
+        if 'text/markdown' in data:
+            parts.append(from_top(''.join(data['text/markdown'])))
+            continue
         if any(kind.startswith('image/') for kind in data): raise ValueError('index.ipynb: a code cell draws a figure: save it under nbs/images and show it from a text cell')
         parts.append('```\n' + ''.join(output.get('text', data.get('text/plain', ''))).rstrip('\n') + '\n```')
     return '\n\n'.join(parts)

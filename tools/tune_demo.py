@@ -19,7 +19,8 @@ from vlground.refer import finetune_refer
 from vlground.store import extract_regions
 from vlground.worldfiles import write_world
 
-RATES = (1e-3, 2e-3, 4e-3)
+BEFORE = (5e-4, 1e-3, 2e-3) # learning rates of pre-training
+RATES = (2e-3, 4e-3, 8e-3) # of fine-tuning
 LENGTHS = (1, 2) # times the demo's steps of fine-tuning
 
 
@@ -71,11 +72,11 @@ def main() -> None:
     W = write_world(out/'W', size.pairs, size.val, size.refer, args.seed, args.workers)
     extract_regions(W/'images', out/'regions', keep=size.regions, workers=args.workers)
     label_captions(read_captions(W/'captions.tsv', W/'images'), out/'labels', workers=args.workers)
-    for _ in run_jobs(pretrain_one, [(out, args.size, arm, seed, rate) for seed in seeds for rate in RATES for arm in ('baseline', 'ours')], args.workers): pass
+    for _ in run_jobs(pretrain_one, [(out, args.size, arm, seed, rate) for seed in seeds for rate in BEFORE for arm in ('baseline', 'ours')], args.workers): pass
 
     def best(found): return max(found, key=lambda trial: mean(mean(some) for some in found[trial].values()))
-    first = tried(out, args.size, seeds, [(arm, before, FINETUNE.learning_rate, 1) for arm in ('baseline', 'ours') for before in RATES], args.workers)
-    before = {arm: best({trial: found for trial, found in first.items() if trial[0] == arm})[1] for arm in ('baseline', 'ours')} | {'scratch': RATES[0]}
+    first = tried(out, args.size, seeds, [(arm, before, FINETUNE.learning_rate, 1) for arm in ('baseline', 'ours') for before in BEFORE], args.workers)
+    before = {arm: best({trial: found for trial, found in first.items() if trial[0] == arm})[1] for arm in ('baseline', 'ours')} | {'scratch': BEFORE[0]}
     second = tried(out, args.size, seeds, [(arm, before[arm], rate, length) for arm in ARMS for rate in RATES for length in LENGTHS], args.workers)
     chosen = {arm: row_of(trial, second[trial]) for arm in ARMS for trial in [best({t: f for t, f in second.items() if t[0] == arm})]}
     save_json(dict(what='validation accuracy of referring expressions', size=args.size, plan=asdict(size), seeds=seeds, pretraining=asdict(SETTINGS), finetuning=asdict(FINETUNE),
