@@ -102,16 +102,18 @@ def test_accuracies_are_those_of_the_answers(done):
             assert (row['over_scratch'][arm]['accuracy'], row['over_scratch'][arm]['stderr']) == pytest.approx((statistics.mean(gaps), statistics.stdev(gaps)/math.sqrt(2)))
 
 
-def test_arms_differ_in_nothing_but_the_loss(done):
+def test_arms_differ_in_nothing_but_the_loss_and_its_learning_rate(done):
     folder, _, _ = done
     for seed in (4000, 4001):
         ours, base = (load_json(run_folder(folder, arm, seed)/'config.json') for arm in ('ours', 'baseline'))
-        assert {key for key, value in ours['pretrain'].items() if value != base['pretrain'][key]} == {'grounding'} and base['pretrain']['grounding'] == 'none'
-        assert {key: value for key, value in ours.items() if key != 'pretrain'} == {key: value for key, value in base.items() if key != 'pretrain'}
+        assert {key for key, value in ours['pretrain'].items() if value != base['pretrain'][key]} == {'grounding', 'learning_rate'} and base['pretrain']['grounding'] == 'none'
+        assert {key: value for key, value in ours.items() if key not in ('pretrain', 'train')} == {key: value for key, value in base.items() if key not in ('pretrain', 'train')}
+        assert {key for key, value in ours['train'].items() if value != base['train'][key]} == {'learning_rate'}
         for fraction in TINY.fractions:
             results = [load_json(run_folder(folder, arm, seed, fraction)/'result.json') for arm in ARMS]
             assert all(result['config'] == results[0]['config'] and result['expressions'] == results[0]['expressions'] for result in results)
             trains = [load_json(run_folder(folder, arm, seed, fraction)/'config.json') for arm in ARMS]
+            assert len({train['data'].pop('start') for train in trains}) == 3 # the weights they begin with
             assert trains[0] == trains[1] == trains[2]
 
 

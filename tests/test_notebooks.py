@@ -46,6 +46,7 @@ def execute(path: Path, folder: Path) -> float:
 def test_notebook_runs(path, tmp_path, record_property):
     folder = tmp_path/'nbs'
     shutil.copytree(ROOT/'nbs', folder, symlinks=False, ignore=shutil.ignore_patterns('.ipynb_checkpoints'))
+    shutil.copytree(ROOT/'results', tmp_path/'results')
     before = {file.relative_to(folder) for file in folder.rglob('*')}
     record_property(path.name, execute(path, folder))
     left = {file.relative_to(folder) for file in folder.rglob('*')} - before

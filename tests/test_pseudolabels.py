@@ -1,4 +1,5 @@
 "Pseudo labels: offsets stay true on disk, thresholds apply when they are read, the measure counts what it says, and a killed run goes on."
+from dataclasses import replace
 from shutil import copytree
 from types import SimpleNamespace
 
@@ -128,7 +129,11 @@ def test_folders_that_are_not_finished_labels(small_labels, small_regions, tmp_p
     save_json(manifest | {'format': manifest['format'] + 1}, tmp_path/'labels'/'manifest.json')
     with pytest.raises(ValueError, match='version 2 is newer than version 1'): read_labels(tmp_path/'labels')
     save_json(manifest | {'shards': {'0': manifest['shards']['0']}}, tmp_path/'labels'/'manifest.json')
-    with pytest.raises(FileNotFoundError, match='shard-00001.jsonl is missing: labelling was not finished'): read_labels(tmp_path/'labels')
+    with pytest.raises(ValueError, match='labels: shard 1 is still to be written; run the command that makes it again'): read_labels(tmp_path/'labels')
+    save_json(manifest, tmp_path/'labels'/'manifest.json')
+    for cut in (-1, -40, 0):
+        (tmp_path/'labels'/'shard-00001.jsonl').write_bytes((small_labels/'shard-00001.jsonl').read_bytes()[:cut])
+        with pytest.raises(ValueError, match=r'shard-00001.jsonl: missing, or not the \d+ bytes that the manifest names'): read_labels(tmp_path/'labels')
 
 
 def test_another_extractor_is_another_folder(small_world, small_labels, tmp_path):
@@ -136,6 +141,8 @@ def test_another_extractor_is_another_folder(small_world, small_labels, tmp_path
     items = read_captions(small_world/'captions.tsv')
     with pytest.raises(ValueError, match='begun with another plan .extractor differ'): label_captions(items, tmp_path/'labels', extractor='paper', shard_size=20, quiet=True)
     with pytest.raises(ValueError, match='begun with another plan'): label_captions(items[:30], tmp_path/'labels', shard_size=20, quiet=True)
+    rewritten = [replace(items[0], caption='another caption'), *items[1:]]
+    with pytest.raises(ValueError, match='begun with another plan .captions_sha256 differ'): label_captions(rewritten, tmp_path/'labels', shard_size=20, quiet=True)
 
 
 # matching and measuring

@@ -99,6 +99,12 @@ def test_readme_commands_are_one_line(heading):
     assert found[0].startswith('python3 -m venv ')
 
 
+def test_the_results_shown_are_those_of_the_file():
+    from vlground.demo import demo_table
+    shown = [''.join(output['data']['text/markdown']) for _, output in outputs(ROOT/'nbs'/'index.ipynb') if 'text/markdown' in output.get('data', {})]
+    assert shown == [demo_table(json.loads((ROOT/'results'/'demo.json').read_text(encoding='utf-8')))] and shown[0] in (ROOT/'README.md').read_text(encoding='utf-8')
+
+
 def test_notebooks_are_merged_by_nbdev(copy):
     "Two branches that differ in an output only merge without a conflict, through the committed driver."
     path = copy/'nbs'/'00_core.ipynb'
@@ -157,7 +163,7 @@ def test_no_machine_path(path):
 
 
 def test_no_machine_path_elsewhere():
-    others = MODULES + [ROOT/name for name in 'README.md settings.ini setup.py _quarto.yml MANIFEST.in .gitignore'.split()] + list((ROOT/'tools').glob('*')) + list((ROOT/'.ci').glob('*'))
+    others = MODULES + [ROOT/name for name in 'README.md settings.ini setup.py _quarto.yml MANIFEST.in .gitignore'.split()] + list((ROOT/'tools').glob('*')) + list((ROOT/'.ci').glob('*')) + list((ROOT/'results').glob('*'))
     for path in others: assert not MACHINE_PATH.search(path.read_text()), f'{path.name}: {MACHINE_PATH.search(path.read_text()).group()}'
 
 

@@ -26,8 +26,7 @@ LENGTHS = (1, 2) # times the demo's steps of fine-tuning
 
 def pretrain_one(out: Path, size: str, arm: str, seed: int, rate: float) -> None:
     "One pre-training."
-    config = replace(SETTINGS, steps=SIZES[size].steps, regions=SIZES[size].regions, seed=seed, learning_rate=rate)
-    if arm == 'baseline': config = replace(config, grounding='none')
+    config = replace(SETTINGS[arm], steps=SIZES[size].steps, regions=SIZES[size].regions, seed=seed, learning_rate=rate)
     pretrain(out/'regions', out/'labels', out/'runs'/f'{arm}-{seed}-{rate:g}', config, progress='file')
 
 
@@ -79,7 +78,7 @@ def main() -> None:
     before = {arm: best({trial: found for trial, found in first.items() if trial[0] == arm})[1] for arm in ('baseline', 'ours')} | {'scratch': BEFORE[0]}
     second = tried(out, args.size, seeds, [(arm, before[arm], rate, length) for arm in ARMS for rate in RATES for length in LENGTHS], args.workers)
     chosen = {arm: row_of(trial, second[trial]) for arm in ARMS for trial in [best({t: f for t, f in second.items() if t[0] == arm})]}
-    save_json(dict(what='validation accuracy of referring expressions', size=args.size, plan=asdict(size), seeds=seeds, pretraining=asdict(SETTINGS), finetuning=asdict(FINETUNE),
+    save_json(dict(what='validation accuracy of referring expressions', size=args.size, plan=asdict(size), seeds=seeds, pretraining={arm: asdict(config) for arm, config in SETTINGS.items()}, finetuning=asdict(FINETUNE),
                    trials=[row_of(*each) for each in (first | second).items()], chosen=chosen, made=circumstances()), args.results)
     for row in [row_of(*each) for each in (first | second).items()]:
         print(f'{row["arm"]:9} {row["pretraining_rate"] or 0:<6g} {row["finetuning_rate"]:<6g} x{row["length"]}  mean {row["mean"]:.3f}  '

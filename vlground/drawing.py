@@ -220,8 +220,7 @@ def light(
     return np.stack([material*(1 - ink) + .32*ink, white*(1 - ink), .55*ink], 2)
 
 # %% ../nbs/01_drawing.ipynb #956e41c4
-_FINE = 2 # samples to a pixel of the master, each way; a master is larger than what is shown, so there are more in the end
-_INK = np.array([.14, .11, .16])
+_FINE, _INK = 2, np.array([.14, .11, .16]) # samples to a pixel of the master, each way (a master is larger than what is shown); the outlines' colour
 
 def _mask(part: Part, corner: np.ndarray, grow: np.ndarray, scale: float) -> tuple[Image.Image, np.ndarray]:
     "The cover of a part with a margin around it, and where its upper left corner lies in the master."
@@ -234,7 +233,6 @@ def _mask(part: Part, corner: np.ndarray, grow: np.ndarray, scale: float) -> tup
     mask = fine.reduce(_FINE)
     return mask.filter(ImageFilter.GaussianBlur(1.3*scale)) if 'soft' in part.options else mask, low
 
-# %% ../nbs/01_drawing.ipynb #19b69d39
 def paint(
     parts: list[Part], # from back to front
     box: tuple[float, float, float, float], # left, bottom, right, top of the drawing in units
@@ -347,7 +345,6 @@ def _resized(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     shrinks = size[0] < image.width and size[1] < image.height
     return np.asarray(image.resize(size, Image.Resampling.HAMMING if shrinks else Image.Resampling.BICUBIC), np.float32).reshape(size[1], size[0], -1)
 
-# %% ../nbs/01_drawing.ipynb #7ccf36fd
 def draw_thing(
     kind: str, # a name in `KINDS`
     colour: str, # a name in `COLOURS`; of people, what they wear
@@ -360,9 +357,7 @@ def draw_thing(
 ) -> Image.Image: # RGBA of exactly (width, height), the drawing touching all four sides
     "Draw one thing."
     block, looks = _block_of(kind, pose), THINGS['looks']
-    _one_of('colour', colour, COLOURS)
-    _one_of('pattern', pattern, PATTERNS)
-    _one_of('look', look, range(len(looks)))
+    for what, name, names in (('colour', colour, COLOURS), ('pattern', pattern, PATTERNS), ('look', look, range(len(looks)))): _one_of(what, name, names)
     normal = _block_size(block)
     size = normal[0] if width is None else width, normal[1] if height is None else height
     if min(size) < 1: raise ValueError(f'a {kind} cannot be drawn {size[0]} pixels wide and {size[1]} high: both must be at least 1')
@@ -425,8 +420,7 @@ def _boards(strip: np.ndarray, generator: np.random.Generator, low: float, high:
     while high > low:
         lines = np.clip(.9 - np.abs(rows - high), 0, 1)*np.ones_like(x)
         joints = np.abs((x - generator.uniform(0, length)) % length - .5) < .6 if length else np.zeros(_STRIP)
-        lines = np.maximum(lines, joints*((rows < high) & (rows > high - step)))
-        _lay(strip, colour[3]*lines, np.array(colour[:3]))
+        _lay(strip, colour[3]*np.maximum(lines, joints*((rows < high) & (rows > high - step))), np.array(colour[:3]))
         high, step = high - step, step*growth
 
 def _put(strip: np.ndarray, block: str, x: float, y: float, scale: float):
@@ -435,10 +429,8 @@ def _put(strip: np.ndarray, block: str, x: float, y: float, scale: float):
     left, top = round(x - w/2), round(_SIDE - y - h)
     window = strip[max(top, 0):top + h, max(left, 0):left + w]
     sprite = _resized(_masters(block, False)[0], (w, h))[max(-top, 0):, max(-left, 0):][:window.shape[0], :window.shape[1]]
-    window *= 1 - sprite[..., 3:]/255
-    window += sprite*np.array([1, 1, 1, 1/255], np.float32)
+    window[:] = window*(1 - sprite[..., 3:]/255) + sprite*np.array([1, 1, 1, 1/255], np.float32)
 
-# %% ../nbs/01_drawing.ipynb #3e7da979
 _SCENERY = {'ridge': _ridge, 'specks': _specks, 'mottle': _mottle, 'columns': _columns, 'boards': _boards}
 
 @lru_cache(maxsize=None)
@@ -455,7 +447,7 @@ def _strips(name: str) -> list[Image.Image]:
             for t in np.sort(generator.random(int(n)))[::-1]: # the nearer ones over the farther
                 _put(strips[-1], words[0], generator.uniform(0, _STRIP), low + (high - low)*t, scale*(1.2 - .6*t))
         else: _SCENERY[head](strips[-1], generator, *map(float, words))
-    whole = [np.clip(strip*np.array([1, 1, 1, 255], np.float32) + .5, 0, 255).astype(np.uint8) for strip in strips]
+    whole = (np.clip(strip*np.array([1, 1, 1, 255], np.float32) + .5, 0, 255).astype(np.uint8) for strip in strips)
     return [Image.frombytes('RGBa', (_STRIP, _SIDE), strip.tobytes()).convert('RGBA') for strip in whole]
 
 # %% ../nbs/01_drawing.ipynb #405d515a
