@@ -91,7 +91,7 @@ MISTAKES = [
     (('vlground_world', '--out', '{world}', '--seed', '5'), 'holds another world'),
     (('vlground_world', '--out', '{world}', '--chatter', '2'), 'Recipe.chatter: expected a share from 0 to 1, got 2'),
     (('vlground_pretrain', '--regions', '{regions}', '--labels', '{labels}', '--device', 'banana'), '--device banana: expected cpu, cuda or cuda:1'),
-    (('vlground_pretrain', '--regions', '{regions}', '--labels', '{labels}', '--out', '/proc/nowhere'), '/proc/nowhere'),
+    (('vlground_pretrain', '--regions', '{regions}', '--labels', '{labels}', '--out', '{world}/captions.tsv/run'), 'captions.tsv'),
     (('vlground_demo', '--size', 'huge'), "no size 'huge'; there are full, small"),
 ]
 

@@ -19,7 +19,7 @@ from killing import begin, kill, wait_until
 from vlground.boxes import box_iou
 from vlground.core import load_json, save_json
 from vlground.datasets import read_refer
-from vlground.demo import (ARMS, SIZES, DemoSize, circumstances, collect, curves_figure, demo_jobs, difference_figure, differences, efficiency_figure, finetuning_figure, label_figure,
+from vlground.demo import (ARMS, SIZES, DemoSize, circumstances, collect, curves_figure, demo_jobs, demo_table, difference_figure, differences, efficiency_figure, finetuning_figure, label_figure,
                            mean_and_error, read_predictions, run_demo, run_demo_jobs, run_folder, verdict, write_report)
 from vlground.pretrain import build_model
 from vlground.store import Store
@@ -122,18 +122,21 @@ def test_arms_differ_in_nothing_but_the_loss_and_its_learning_rate(done):
 def test_the_report_says_what_demo_json_says_and_fetches_nothing(done):
     folder, demo, _ = done
     page = (folder/'report.html').read_text()
-    table = re.search(r'<h2>Referring expressions</h2>\n<table>(.*?)</table>', page, re.S)[1]
+    table = re.search(r'<h2>Referring expressions</h2>.*?<table>(.*?)</table>', page, re.S)[1]
     rows = [re.findall(r'<td>(.*?)</td>', row) for row in re.findall(r'<tr>(.*?)</tr>', table, re.S)[1:]]
     for row, found in zip(rows, demo['fractions'].values(), strict=True):
         assert row[0] == f'{found["expressions"]:,}'
         assert row[1:4] == [f'{found[arm]["accuracy"]*100:.1f} ± {found[arm]["stderr"]*100:.1f}' for arm in ARMS]
-        differences = [f'{each["accuracy"]*100:+.1f} ± {each["stderr"]*100:.1f}' for each in (found['difference'], found['over_scratch']['ours'])]
-        assert row[4:] == differences and verdict(found) in page
+        gaps = [f'{each["accuracy"]*100:+.1f} ± {each["stderr"]*100:.1f}' for each in (found['difference'], found['over_scratch']['ours'], found['over_scratch']['baseline'])]
+        assert row[4:] == gaps and verdict(found) in page
     assert page.count('<img') == 5 and page.count('src="data:image/png;base64,') == 5 and all(len(alt) > 20 for alt in re.findall(r'<img alt="(.*?)"', page))
     assert not re.findall(r'(?:src|href)="(?!data:)', page) and '<script' not in page
     for kind, row in demo['labels']['by_kind'].items():
         precision = f'{row["precision"]*100:.0f}' if row['matched'] else '–'
         assert f'<tr><td>{"nothing in the picture" if kind == "none" else kind}</td><td>{row["matched"]:,}</td><td>{precision}</td>' in page
+    headline = re.search(r'<p class="verdict">(.*?)</p>', page)[1]
+    assert page.count('class="verdict"') == 1 and headline == f'{demo["refer"]["expressions"]:,} expressions: {verdict(demo["refer"])}.'
+    assert '(0.002 with grounding, 0.001 without)' in page
     won, lost = differences(folder, 4000, 1/2)
     assert f'{len(won)} test expressions are answered rightly\nonly with grounding and {len(lost)} only without it' in page
 
@@ -154,6 +157,14 @@ def test_figures_can_be_drawn_and_empty_panels_are_blank(done):
     for figure in (label_figure(folder), difference_figure(folder, *differences(folder, 4000, 1/2))):
         assert len(figure.axes) == 6
         for axes in figure.axes: assert bool(axes.images) == bool(axes.get_title()) == axes.axison
+
+
+def test_the_table_for_the_readme(done):
+    lines = demo_table(done[1]).split('\n')
+    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines if line.startswith('|')]
+    assert len(rows) == 2 + len(TINY.fractions) and {len(row) for row in rows} == {7}
+    for row, found in zip(rows[2:], done[1]['fractions'].values()): assert row[0] == f'{found["expressions"]:,}' and row[3] == f'{found["ours"]["accuracy"]*100:.1f} ± {found["ours"]["stderr"]*100:.1f}'
+    assert f'{done[1]["test_expressions"]:,} referring expressions' in lines[-5] + lines[-4] + lines[-3] and done[1]['made']['date'][:10] in lines[-1]
 
 
 # jobs

@@ -1,6 +1,7 @@
 "Pre-training: the batch of a step, who is grounded and who is not, arms that differ in the loss alone, and run folders that say what is wrong."
 from collections import Counter
 from dataclasses import asdict, replace
+from functools import partial
 from shutil import copytree
 
 import pytest
@@ -18,7 +19,7 @@ from vlground.phrases import Phrase, load_tokenizer
 from vlground.pretrain import PRESETS, CaptionData, PretrainConfig, PretrainingModel, build_model, gold_captions, load_start, measure_model, pretrain
 from vlground.pseudolabels import LabelledCaption, PseudoLabel, label_captions, read_gold, read_labels
 from vlground.store import Store, extract_regions
-from vlground.training import read_log
+from vlground.training import TrainConfig, read_log
 
 MINI = PRESETS['mini']
 
@@ -269,6 +270,24 @@ def test_changes_that_are_accepted(run, small_regions, small_labels, tmp_path):
     model = pretrain(small_regions, small_labels, tmp_path/'run', longer, every=20, progress='none', accept_changes=True)
     assert load_json(tmp_path/'run'/'config.json')['pretrain']['steps'] == load_json(tmp_path/'run'/'summary.json')['steps'] == 44
     assert torch.equal(build_model(tmp_path/'run').backbone.word_embedding.weight, model.backbone.word_embedding.weight)
+
+
+@pytest.mark.parametrize('change, told', [(dict(steps=10), 'its last checkpoint is of step 20, and 10 steps are asked for'), (dict(grounding='token'), 'its checkpoint is of another model'),
+                                          (dict(size='tiny'), 'its checkpoint is of another model')])
+def test_changes_that_cannot_be_accepted_change_nothing(small_regions, small_labels, tmp_path, change, told):
+    config = replace(MINI, steps=30, batch_size=4, regions=8)
+    class Stop(Exception): pass
+    def stop_at_25(model, data, asked=[]):
+        asked.append(0)
+        if len(asked) == 25: raise Stop
+        return {}
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        patch.setattr('vlground.pretrain.TrainConfig', partial(TrainConfig, save_every=20))
+        patch.setattr('vlground.pretrain.measure_model', stop_at_25)
+        pretrain(small_regions, small_labels, tmp_path/'run', config, [read_labels(small_labels)[0]], every=1, progress='none')
+    before = contents(tmp_path/'run')
+    with pytest.raises(ValueError, match=told): pretrain(small_regions, small_labels, tmp_path/'run', replace(config, **change), progress='none', accept_changes=True)
+    assert contents(tmp_path/'run') == before and load_json(tmp_path/'run'/'config.json')['train']['steps'] == 30
 
 
 def test_wrong_folders(small_regions, small_labels, small_world, tmp_path):

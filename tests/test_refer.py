@@ -131,6 +131,13 @@ def test_both_arms_get_the_same_head(store):
     assert torch.equal(a.score.weight, b.score.weight) and not torch.equal(a.score.weight, other.score.weight)
 
 
+def test_fine_tuning_leaves_the_start_as_it_was(data, store):
+    start = fresh(store)
+    before = start.backbone.word_embedding.weight.clone()
+    with torch.no_grad(): ReferModel(start).backbone.word_embedding.weight.add_(1)
+    assert torch.equal(start.backbone.word_embedding.weight, before)
+
+
 # fine-tuning
 
 FEW = ReferConfig(steps=30, batch_size=16, regions=8, learning_rate=3e-3)
@@ -190,7 +197,6 @@ def test_expressions_without_a_word_are_refused(refer, store, tokenizer):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no NVIDIA GPU here')
 def test_fine_tuning_on_a_graphics_card(refer, small_regions, store, tmp_path):
     assert finetune_refer(refer, small_regions, tmp_path/'run', fresh(store), FEW, progress='none', device='cuda')['val']['n'] == len(refer.split('val'))
-
 
 
 def test_a_fraction_is_of_pictures(refer, small_regions, store, tmp_path):

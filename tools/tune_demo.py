@@ -6,7 +6,7 @@ The same search for every arm: learning rates of pre-training (scratch has none)
 many. What is compared is the validation accuracy, averaged over the demo's fractions of labelled expressions and over seeds.
 """
 import argparse
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 

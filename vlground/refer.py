@@ -9,6 +9,7 @@ __all__ = ['ExpressionData', 'ReferModel', 'refer_loss', 'predict_regions', 'zer
 # %% ../nbs/19_refer.ipynb #8a64adaf
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import torch
@@ -74,11 +75,11 @@ class ExpressionData:
 class ReferModel(nn.Module):
     "A backbone and a linear score for each region."
     def __init__(self,
-        start: PretrainingModel, # whose backbone goes on training
+        start: PretrainingModel, # a copy of whose backbone goes on training
         seed: int = 0, # of the head's weights
     ):
         super().__init__()
-        self.backbone, self.score = start.backbone, nn.Linear(start.backbone.region_width, 1)
+        self.backbone, self.score = deepcopy(start.backbone), nn.Linear(start.backbone.region_width, 1)
         nn.init.normal_(self.score.weight, std=start.shape.spread, generator=torch_rng('refer', seed))
         nn.init.zeros_(self.score.bias)
 

@@ -73,7 +73,7 @@ def config_from(
     return kind(**values)
 
 # %% ../nbs/07_training.ipynb #d418810b
-@lru_cache(maxsize=8) # a step needs two orders at most, and the next one the same
+@lru_cache(maxsize=8) # a step needs few orders, and the next one the same
 def _epoch_order(samples: int, seed: int, epoch: int) -> np.ndarray: return rng('order', seed, epoch).permutation(samples)
 
 def samples_of_step(
@@ -184,18 +184,17 @@ def _flat(values: Mapping, prefix: str = '') -> dict:
     for key, value in values.items(): flat |= _flat(value, f'{prefix}{key}.') if isinstance(value, Mapping) else {f'{prefix}{key}': value}
     return flat
 
-def _agree_on_config(folder: Path, config: TrainConfig, settings: Mapping, accept_changes: bool) -> None:
-    "Save the configuration of a new run; refuse to go on with a run that was begun with another."
+def _compared_with(folder: Path, config: TrainConfig, settings: Mapping, accept_changes: bool) -> tuple[dict, bool]:
+    "The configuration of this run, and whether it differs from the one the folder was begun with, which must be allowed."
     path, mine = folder/'config.json', json.loads(json.dumps({'train': asdict(config), **settings}))
-    found = load_json(path) if path.exists() else None
-    if found is not None:
-        old, new = _flat(found), _flat(mine)
-        changes = [f'{key}: {old.get(key, "nothing")} before, {new.get(key, "nothing")} now' for key in old | new if old.get(key) != new.get(key)]
-        if changes and not accept_changes:
-            raise ValueError(f'{path}: this run was begun with another configuration ({"; ".join(changes)}).'
-                             ' Choose another folder, or pass accept_changes=True (--accept_changes)')
-        if changes: (folder/'summary.json').unlink(missing_ok=True) # it is of the run as it was
-    if found != mine: save_json(mine, path)
+    if not path.exists(): return mine, False
+    old, new = _flat(load_json(path)), _flat(mine)
+    def said(values, key): return f'{values.get(key, "nothing")}'[:40]
+    changes = [f'{key}: {said(old, key)} before, {said(new, key)} now' for key in old | new if old.get(key) != new.get(key)]
+    if changes and not accept_changes:
+        raise ValueError(f'{path}: this run was begun with another configuration ({"; ".join(changes)}).'
+                         ' Choose another folder, or pass accept_changes=True (--accept_changes)')
+    return mine, bool(changes)
 
 # %% ../nbs/07_training.ipynb #ea06d37b
 @contextmanager
@@ -293,13 +292,16 @@ def _restore(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tenso
     optimizer.load_state_dict({'state': state, 'param_groups': optimizer.state_dict()['param_groups']})
 
 # %% ../nbs/07_training.ipynb #3c050ff9
-def _resume(model: nn.Module, optimizer: Optimizer, folder: Path) -> dict: # what a checkpoint holds beside tensors
+def _resume(model: nn.Module, optimizer: Optimizer, folder: Path, steps: int) -> dict: # what a checkpoint holds beside tensors
     "Go back to the newest checkpoint: weights, optimiser, counters and the log as they were then."
     for left in (folder/'checkpoints').glob('.*.part*'): left.unlink() # of a run that was killed while saving
     state = {'step': 0, 'seconds': 0., 'skipped': 0, 'in_a_row': 0}
     found = load_checkpoint(folder/'checkpoints')
     if found:
-        _restore(model, optimizer, found[0])
+        if found[1]['step'] > steps: raise ValueError(f'{folder}: its last checkpoint is of step {found[1]["step"]}, and {steps} steps are asked for; choose another folder')
+        try: _restore(model, optimizer, found[0])
+        except (RuntimeError, ValueError) as error: # other layers, other sizes
+            raise ValueError(f'{folder}: its checkpoint is of another model ({str(error).splitlines()[0]}); choose another folder') from error
         state = {name: found[1][name] for name in state}
     if (folder/'log.jsonl').exists():
         kept = [json.dumps(line) + '\n' for line in read_log(folder) if line['step'] <= state['step']]
@@ -350,10 +352,12 @@ def train(
     "Train, or go on where a killed run stopped; a finished run is read back at once."
     folder, device = Path(folder), next(model.parameters()).device
     folder.mkdir(parents=True, exist_ok=True)
-    _agree_on_config(folder, config, settings or {}, accept_changes)
-    if (folder/'summary.json').exists(): return load_finished(model, folder)
+    described, changed = _compared_with(folder, config, settings or {}, accept_changes)
+    if (folder/'summary.json').exists() and not changed: return load_finished(model, folder)
     optimizer = AdamW(parameter_groups(model, config.weight_decay), betas=(0.9, 0.999), eps=1e-6, fused=device.type in ('cpu', 'cuda'))
-    state = _resume(model, optimizer, folder)
+    state = _resume(model, optimizer, folder, config.steps)
+    (folder/'summary.json').unlink(missing_ok=True) # if there is one, it is of the run as it was
+    save_json(described, folder/'config.json')
     report, parts, evaluation = _Report(folder, config, state, progress), None, None
     def save(): save_checkpoint(folder/'checkpoints', _run_tensors(model, optimizer), state | {'seconds': report.seconds()}, config.keep)
     model.train()
