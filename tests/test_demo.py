@@ -127,7 +127,7 @@ def test_the_report_says_what_demo_json_says_and_fetches_nothing(done):
     for row, found in zip(rows, demo['fractions'].values(), strict=True):
         assert row[0] == f'{found["expressions"]:,}'
         assert row[1:4] == [f'{found[arm]["accuracy"]*100:.1f} ± {found[arm]["stderr"]*100:.1f}' for arm in ARMS]
-        gaps = [f'{each["accuracy"]*100:+.1f} ± {each["stderr"]*100:.1f}' for each in (found['difference'], found['over_scratch']['ours'], found['over_scratch']['baseline'])]
+        gaps = [f'{each["accuracy"]*100:+.1f} ± {each["stderr"]*100:.1f}'.replace('-', '−') for each in (found['difference'], found['over_scratch']['ours'], found['over_scratch']['baseline'])]
         assert row[4:] == gaps and verdict(found) in page
     assert page.count('<img') == 5 and page.count('src="data:image/png;base64,') == 5 and all(len(alt) > 20 for alt in re.findall(r'<img alt="(.*?)"', page))
     assert not re.findall(r'(?:src|href)="(?!data:)', page) and '<script' not in page
@@ -207,12 +207,12 @@ def test_mean_and_error(values):
     assert found['stderr'] == pytest.approx(statistics.stdev(values)/math.sqrt(len(values)), abs=1e-7)
 
 
-@pytest.mark.parametrize('gap, error, said', [(.05, .02, 'with grounding is ahead: +5.0 ± 2.0 points'), (.05, .025, 'undecided: +5.0 ± 2.5 points'), (-.05, .02, 'with grounding is behind: -5.0 ± 2.0 points'),
-                                              (0., 0., 'undecided'), (.05, math.nan, 'undecided'), (-.01, .02, 'undecided: -1.0 ± 2.0 points')])
+@pytest.mark.parametrize('gap, error, said', [(.05, .02, 'with grounding is ahead: +5.0 ± 2.0 points'), (.05, .025, 'undecided: +5.0 ± 2.5 points'), (-.05, .02, 'with grounding is behind: −5.0 ± 2.0 points'),
+                                              (0., 0., 'undecided'), (.05, math.nan, 'undecided'), (-.01, .02, 'undecided: −1.0 ± 2.0 points')])
 def test_verdict(gap, error, said):
     alone = dict(ours=dict(accuracy=.021, stderr=.01, n=3), baseline=dict(accuracy=-.034, stderr=.02, n=3))
     sentence = verdict(dict(difference=dict(accuracy=gap, stderr=error, n=3), over_scratch=alone))
-    assert sentence.startswith(said) and sentence.endswith('points over 3 seeds (against no pre-training: +2.1 ± 1.0 with grounding, -3.4 ± 2.0 without grounding)')
+    assert sentence.startswith(said) and sentence.endswith('points over 3 seeds (against no pre-training: +2.1 ± 1.0 with grounding, −3.4 ± 2.0 without grounding)')
 
 
 def test_collect_and_write_again(done):

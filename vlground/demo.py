@@ -175,7 +175,7 @@ def mean_and_error(
     "The mean of some seeds and how far it can be trusted."
     return dict(accuracy=float(np.mean(values)), stderr=float(np.std(values, ddof=1)/math.sqrt(len(values))), n=len(values))
 
-def _points(row: dict) -> str: return f'{row["accuracy"]*100:+.1f} ± {row["stderr"]*100:.1f}'
+def _points(row: dict) -> str: return f'{row["accuracy"]*100:+.1f} ± {row["stderr"]*100:.1f}'.replace('-', '−')
 
 def verdict(
     row: dict, # of one fraction, from `collect`
@@ -250,7 +250,7 @@ def curves_figure(
     "The losses of pre-training, and what the model knows meanwhile."
     figure = Figure((9, 5.6), layout='constrained')
     panels = dict(zip(('word', 'region', 'alignment', 'grounding', 'aligned', 'pairs'), figure.subplots(2, 3).flat))
-    titles = {'word': 'masked words (loss)', 'region': 'masked regions (loss)', 'alignment': 'sentence-image alignment (loss)',
+    titles = {'word': 'masked words (loss)', 'region': 'masked regions (loss)', 'alignment': 'alignment (loss)',
               'grounding': 'grounding (loss)', 'aligned': 'alignment known (%)', 'pairs': 'gold pairs known (%)'}
     for arm in ('baseline', 'ours'):
         for seed in seeds:
@@ -378,7 +378,8 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<table>{line(head, "th")}{"".join(line(cells, "td") for cells in rows)}</table>'
 
 STYLE = '''body{font:16px/1.55 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1f2933}
-table{border-collapse:collapse;margin:1rem 0} th,td{padding:.35rem .9rem;text-align:right;border-bottom:1px solid #d5dbe1}
+table{border-collapse:collapse;margin:1rem 0} th,td{padding:.35rem .7rem;text-align:right;border-bottom:1px solid #d5dbe1}
+td{white-space:nowrap}
 th:first-child,td:first-child{text-align:left} img{max-width:100%} h1{line-height:1.2}
 .verdict{background:#eef6f2;border-left:4px solid #009e73;padding:.6rem 1rem}'''
 
