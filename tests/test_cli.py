@@ -129,7 +129,7 @@ def test_pictures_that_cannot_be_used_are_told(terminal, small_world, tmp_path):
     (tmp_path/'here'/'c.tsv').write_text('a dog\ta.jpg\na cat\tb.jpg\na cow\tc.jpg\n')
     for words in (('vlground_regions', 'images', '--out', 'R'), ('vlground_label', '--images', 'images', '--captions', 'c.tsv', '--regions', 'R', '--out', 'L')):
         code, _, problem = terminal(*words)
-        assert code == 0 and re.search(r'2 pictures could not be used; the first is b\.jpg: \w+: ', problem)
+        assert code == 0 and re.search(r'not usable: 2, the first is b\.jpg: \w+: ', problem)
 
 
 def test_no_graphics_card(terminal, small_regions, small_labels, monkeypatch):

@@ -59,7 +59,7 @@ def test_every_figure_is_read(path):
 def test_exercises(path):
     every = cells(path)
     if path.stem == '01_drawing': return # its exercises are those of 01_world
-    solutions = [cell for cell in every if directives(cell).get('code-fold') == 'true']
+    solutions = [cell for cell in every if directives(cell).get('code-summary', '').strip('"') == 'Solution']
     hints = re.findall(r'<details>\s*<summary>', prose(path))
     minutes = re.findall(r'(?i)\b(?:easy|medium|hard)\b[^\n]*?\bminutes?\b', prose(path))
     assert 2 <= len(solutions) <= 4, f'{len(solutions)} folded solutions'

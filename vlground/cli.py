@@ -44,8 +44,8 @@ def one_sentence(
     return safely
 
 def _tell_errors(errors: dict[str, str]) -> None:
-    "Say how many pictures could not be used, and why the first one could not."
-    if errors: print(f'{len(errors)} pictures could not be used; the first is {next(iter(errors))}: {next(iter(errors.values()))}', file=sys.stderr)
+    "Say how often a picture could not be used, and why the first one could not."
+    if errors: print(f'not usable: {len(errors)}, the first is {next(iter(errors))}: {next(iter(errors.values()))}', file=sys.stderr)
 
 def _check_device(device: str) -> None:
     "Refuse a device that is none, and a graphics card that is not there."
