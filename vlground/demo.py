@@ -419,8 +419,8 @@ def _labels_section(out: Path, labels: dict) -> str:
     "How noisy the pseudo labels were."
     def percent(row, key, of): return f'{row[key]*100:.0f}' if row[of] else '–'
     kinds = sorted(labels['by_kind'].items(), key=lambda item: (item[0] == 'none', item[0]))
-    rows = [['nothing in the picture' if kind == 'none' else kind, f'{row["matched"]:,}', percent(row, 'precision', 'matched'), f'{row["gold"]:,}' if row['gold'] else '–', percent(row, 'recall', 'gold')]
-            for kind, row in kinds]
+    rows = [['nothing in the picture' if kind == 'none' else kind, f'{row["matched"]:,}', percent(row, 'precision', 'matched'),
+             f'{row["gold"]:,}' if row['gold'] else '–', percent(row, 'recall', 'gold')] for kind, row in kinds]
     return f'''<h2>The pseudo labels</h2>
 <p>Precision {labels["precision"]*100:.1f}%: of the phrases with a matched region, those whose region is on what the phrase names. Recall
 {labels["recall"]*100:.1f}%: of the things that captions name and pictures show, those that a matched phrase found. Coverage {labels["coverage"]*100:.1f}%: captions with any match.
@@ -445,7 +445,8 @@ def write_report(
 <h1>What the grounding loss brings</h1>
 <p>Two models were pre-trained on {size.pairs:,} captioned pictures of the small world. One was also asked, for phrases of the
 caption and regions of the picture, whether they belong together. Nobody labelled those phrases; another model pointed at them. Apart from that each has
-the learning rate that a search found best for it ({rates["ours"]} with grounding, {rates["baseline"]} without). Then each was fine-tuned on referring expressions, beside a model that was not pre-trained at all. Numbers are means over {len(seeds)} seeds ± one standard error.
+the learning rate that a search found best for it ({rates["ours"]} with grounding, {rates["baseline"]} without). Then each was fine-tuned on referring
+expressions, beside a model that was not pre-trained at all. Numbers are means over {len(seeds)} seeds ± one standard error.
 A seed stands for initial weights, order and masks; pictures, labels and the choice of labelled expressions are the same for all.</p>
 {_refer_section(out, size, seeds, demo)}
 {_pretraining_section(out, seeds, demo)}
