@@ -289,6 +289,16 @@ def test_killed_at_random_moments(tmp_path, whole):
     assert same_end(folder, whole)
     assert not list(folder.rglob('.*'))
 
+def test_what_a_kill_left_is_swept_up(tmp_path, whole):
+    "Our own temporary files, and the hidden one through which safetensors may write."
+    left = [tmp_path/'run'/name for name in ('.final.0123.part.safetensors', '.tmpAbCdEf', 'checkpoints/.step-000007.0123.part.safetensors', 'checkpoints/.tmpAbCdEf')]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b'half')
+    run(tmp_path/'run')
+    assert not any(path.exists() for path in left) and same_end(tmp_path/'run', whole)
+
+
 @pytest.mark.parametrize('number, code', [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
 def test_asked_to_stop(tmp_path, whole, number, code):
     folder = tmp_path/'run'

@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -193,7 +193,8 @@ class StoreWriter(ShardWriter):
             'class_indices': best.indices.short(),
             'class_rest': (1 - best.values.sum(1)).clamp(min=0)/others}
         text = ''.join(json.dumps(row) + '\n' for row in rows)
-        self.add(number, {'.safetensors': lambda path: save_file(tensors, path), '.jsonl': lambda path: path.write_text(text)})
+        # not save_file, which has a temporary file of its own that a kill would leave behind
+        self.add(number, {'.safetensors': lambda path: path.write_bytes(save(tensors)), '.jsonl': lambda path: path.write_text(text)})
 
 # %% ../nbs/09_store.ipynb #550dd09a
 def dense_probs(

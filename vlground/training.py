@@ -294,7 +294,8 @@ def _restore(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tenso
 # %% ../nbs/07_training.ipynb #3c050ff9
 def _resume(model: nn.Module, optimizer: Optimizer, folder: Path, steps: int) -> dict: # what a checkpoint holds beside tensors
     "Go back to the newest checkpoint: weights, optimiser, counters and the log as they were then."
-    for left in (folder/'checkpoints').glob('.*.part*'): left.unlink() # of a run that was killed while saving
+    # of a run that was killed while saving: our temporary files, and those that safetensors makes beside them
+    for left in (*folder.glob('.*.part*'), *folder.glob('.tmp*'), *(folder/'checkpoints').glob('.*.part*'), *(folder/'checkpoints').glob('.tmp*')): left.unlink()
     state = {'step': 0, 'seconds': 0., 'skipped': 0, 'in_a_row': 0}
     found = load_checkpoint(folder/'checkpoints')
     if found:
