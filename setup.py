@@ -30,7 +30,7 @@ setup(
     package_data={'vlground': ['data/*', 'data/**/*']},
     python_requires='>=' + cfg['min_python'],
     install_requires=listed('requirements'),
-    extras_require={'dev': listed('dev_requirements'), 'hf': listed('hf_requirements'), 'ray': listed('ray_requirements')},
+    extras_require={name: listed(f'{name}_requirements') for name in ('dev', 'hf', 'ray', 'tables', 'transfer')},
     entry_points={'console_scripts': listed('console_scripts'), 'nbdev': [f'{cfg["lib_name"]}={cfg["lib_path"]}._modidx:d']},
     zip_safe=False,
 )

@@ -54,7 +54,7 @@ def small_regions(small_world) -> Path:
 def small_labels(small_world) -> Path:
     "What the world's teacher says of the 40 captions."
     from vlground.datasets import read_captions
-    from vlground.pseudolabels import label_captions
+    from vlground.scaleout import label_captions
     return label_captions(read_captions(small_world/'captions.tsv'), small_world.parent/'labels', shard_size=20, quiet=True)
 
 

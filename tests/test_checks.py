@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from checking import assert_check
 
-from vlground import checks
+from vlground import checks, checks_labels
 
 
 def test_every_check_is_tested():
-    names = {name for name in vars(checks) if name.startswith('check_')}
+    names = {name for module in (checks, checks_labels) for name in vars(module) if name.startswith('check_')}
     tested = set(re.findall(r'\bcheck_\w+', ''.join(path.read_text() for path in Path(__file__).parent.glob('test_checks*.py'))))
     assert names, 'no check was found'
     assert not names - tested, f'not tested in tests/test_checks*.py: {sorted(names - tested)}'

@@ -1,4 +1,5 @@
 "The commands as a terminal calls them: the chain, their help, one sentence for each mistake, and Ctrl-C."
+import json
 import os
 import re
 import runpy
@@ -7,13 +8,14 @@ import sys
 
 import pytest
 from killing import begin, wait_until
+from PIL import Image
 
 from vlground.cli import one_sentence
 from vlground.core import load_json
 from vlground.store import Store
 from vlground.training import read_log
 
-COMMANDS = ('vlground_world', 'vlground_regions', 'vlground_label', 'vlground_pretrain', 'vlground_finetune', 'vlground_demo')
+COMMANDS = ('vlground_world', 'vlground_regions', 'vlground_label', 'vlground_check', 'vlground_bench', 'vlground_pretrain', 'vlground_finetune', 'vlground_demo')
 
 
 @pytest.fixture
@@ -73,9 +75,16 @@ def test_help_names_every_option_with_its_default(terminal, name):
 
 MISTAKES = [
     (('vlground_regions', 'nowhere'), 'nowhere: no such folder of images'),
-    (('vlground_regions', '{world}/images', '--detector', 'coco'), "no detector named 'coco'"),
+    (('vlground_regions', '{world}/images', '--detector', 'yolo'), "no detector named 'yolo'"),
     (('vlground_regions', '{world}/gold', '--out', 'R'), 'no pictures in this folder'),
-    (('vlground_label', '--images', '{world}/images', '--captions', '{world}/captions.tsv'), '--regions is missing'),
+    (('vlground_label', '--captions', '{world}/captions.tsv'), '--images is missing'),
+    (('vlground_label', '--images', '{world}/images', '--captions', '{world}/captions.tsv', '--gold', '{world}/gold/captions.jsonl'), '--gold needs --regions'),
+    (('vlground_label', '--images', '{world}/images', '--captions', '{world}/captions.tsv', '--shard', '3'), '--shard 3: expected i/n, such as 3/8'),
+    (('vlground_label', '--images', '{world}/images', '--captions', '{world}/captions.tsv', '--engine', 'spark'), "no engine 'spark'; there are local, ray"),
+    (('vlground_label', '--images', '{world}/images', '--captions', '{world}/captions.tsv', '--preset', 'gold'), "no preset 'gold'; there are paper, glip, grit"),
+    (('vlground_label', '--images', '{world}/images'), 'no captions in it'),
+    (('vlground_check', 'nowhere'), 'nowhere: no such folder'),
+    (('vlground_bench', 'speed'), "no benchmark 'speed'; there are store, label"),
     (('vlground_label', '--images', '{world}/images', '--captions', 'no.tsv', '--regions', '{regions}'), 'no.tsv: no such captions file'),
     (('vlground_label', '--images', '{world}/images', '--captions', '{world}/captions.tsv', '--regions', '{labels}'), 'store of labels, expected regions'),
     (('vlground_label', '--images', '{world}/images', '--captions', '{world}/captions.tsv', '--regions', '{regions}', '--gold', 'no.jsonl'), 'no.jsonl: no such file'),
@@ -129,6 +138,8 @@ def test_pictures_that_cannot_be_used_are_told(terminal, small_world, tmp_path):
     (tmp_path/'here'/'c.tsv').write_text('a dog\ta.jpg\na cat\tb.jpg\na cow\tc.jpg\n')
     for words in (('vlground_regions', 'images', '--out', 'R'), ('vlground_label', '--images', 'images', '--captions', 'c.tsv', '--regions', 'R', '--out', 'L')):
         code, _, problem = terminal(*words)
+        assert code == 1 and 'of 3 could not be used, more than the share of 0.1 that max_errors allows' in problem
+        code, _, problem = terminal(*words, '--max_errors', 1)
         assert code == 0 and re.search(r'not usable: 2, the first is b\.jpg: \w+: ', problem)
 
 
@@ -160,3 +171,61 @@ def test_ctrl_c_saves_and_ends_with_130_and_a_rerun_goes_on(small_regions, small
     process.communicate(timeout=120)
     logged = [line['step'] for line in read_log(tmp_path/'run')]
     assert logged == sorted(set(logged)) and steps in logged
+
+
+TEACHER = '''
+import torch
+from vlground.grounder import Grounded
+
+class Upper:
+    "Points at the upper half, whatever it is asked."
+    name = 'upper-1'
+
+    def __call__(self, images, phrases):
+        answers = []
+        for image, asked in zip(images, phrases):
+            box = torch.tensor([[0., 0., image.width, image.height / 2]])
+            answers.append(Grounded(box.repeat(len(asked), 1), torch.full((len(asked),), .5), torch.arange(len(asked))))
+        return answers
+'''
+
+
+def test_photographs_and_a_teacher_of_ones_own_need_no_preparation(terminal, tmp_path):
+    photos = tmp_path/'here'/'my photos'
+    photos.mkdir(parents=True)
+    for i, (mode, suffix) in enumerate([('RGB', 'jpg'), ('L', 'png'), ('RGBA', 'png'), ('P', 'gif'), ('RGB', 'webp')]*2): Image.effect_noise((300 + 40*i, 200), 60).convert(mode).save(photos/f'photo {i}.{suffix}')
+    (photos/'captions.tsv').write_text(''.join(f'a red dog and the old house, number {i}\t{path.name}\n' for i, path in enumerate(sorted(photos.glob('photo*')))))
+    (tmp_path/'here'/'mine.py').write_text(TEACHER)
+    code, said, problem = terminal('vlground_label', '--images', 'my photos', '--teacher', 'mine:Upper', '--out', 'labels')
+    assert code == 0 and '10 captions, 30 phrases (0 without a box), 30 boxes, 0 not usable' in said, problem
+    assert 'upper-1' in (tmp_path/'here'/'labels'/'manifest.json').read_text() and (tmp_path/'here'/'labels'/'labels.html').read_text().count('<section>') == 10
+
+
+def test_jobs_of_an_array_leave_the_summary_to_the_last(terminal, small_world):
+    words = ('vlground_label', '--images', small_world/'images', '--captions', small_world/'captions.tsv', '--out', 'L', '--shard_size', 10, '--sample', 0)
+    code, said, _ = terminal(*words, '--shard', '1/2')
+    assert code == 0 and said == 'L: 2 of 4 shards are left to other jobs\n'
+    code, said, _ = terminal(*words, '--shard', '2/2')
+    assert code == 0 and said.startswith('40 captions, ') and not (Store.__name__ in said)
+    code, said, _ = terminal('vlground_regions', small_world/'images', '--out', 'R', '--keep', 4, '--shard', '1/1')
+    assert code == 0 and len(Store('R')) == 96
+
+
+def test_check_tells_with_its_exit_code(terminal, small_world, small_labels, tmp_path):
+    code, said, _ = terminal('vlground_check', small_world)
+    assert code == 0 and said.endswith('usable\n') and 'captions 40' in said
+    (tmp_path/'here'/'broken').mkdir()
+    (tmp_path/'here'/'broken'/'captions.tsv').write_text('no tab\n')
+    code, said, problem = terminal('vlground_check', 'broken')
+    assert code == 1 and 'WRONG' in said and 'line 1' in said and not problem
+
+
+def test_a_benchmark_prints_a_table_then_one_line_of_json_and_leaves_it_in_a_file(terminal, monkeypatch, tmp_path):
+    from vlground.bench import BENCHES
+    from vlground.webdata import bench_store
+    monkeypatch.setitem(BENCHES, 'store', lambda folder: bench_store(folder, records=16, rounds=1))
+    code, said, problem = terminal('vlground_bench', 'store', '--out', 'found')
+    assert code == 0, problem
+    found = json.loads(said.strip().split('\n')[-1])
+    assert found == load_json(tmp_path/'here'/'found'/'bench-store.json') and found['speed_ratio'] > 1 and 0 < found['bytes_ratio'] < 1
+    assert re.search(r'(?m)^speed_ratio +\d', said)

@@ -18,9 +18,9 @@ from killing import begin, kill, wait_until
 
 from vlground.boxes import box_iou
 from vlground.core import load_json, save_json
-from vlground.datasets import read_refer
 from vlground.demo import (ARMS, SIZES, DemoSize, circumstances, collect, curves_figure, demo_jobs, demo_table, difference_figure, differences, efficiency_figure, finetuning_figure, label_figure,
                            mean_and_error, read_predictions, run_demo, run_demo_jobs, run_folder, verdict, write_report)
+from vlground.expressions import read_refer
 from vlground.pretrain import build_model
 from vlground.store import Store
 

@@ -17,7 +17,8 @@ from vlground.datasets import fraction_of, read_captions
 from vlground.objectives import pretraining_losses
 from vlground.phrases import Phrase, load_tokenizer
 from vlground.pretrain import PRESETS, CaptionData, PretrainConfig, PretrainingModel, build_model, gold_captions, load_start, measure_model, pretrain
-from vlground.pseudolabels import LabelledCaption, PseudoLabel, label_captions, read_gold, read_labels
+from vlground.pseudolabels import LabelledCaption, PseudoLabel, read_gold, read_labels
+from vlground.scaleout import label_captions
 from vlground.store import Store, extract_regions
 from vlground.training import TrainConfig, read_log
 
@@ -308,7 +309,7 @@ def test_a_fraction_is_of_the_pictures_and_the_same_everywhere(small_regions, sm
 def test_gold_captions_say_all_that_is_there(small_world, held_out):
     gold = read_gold(small_world/'gold'/'captions-val.jsonl')
     for each in held_out:
-        assert [(label.phrase.start, label.phrase.end, label.box) for label in each.labels] == [(p.start, p.end, box) for p in gold[each.id] for box in p.boxes]
+        assert [(label.phrase.start, label.phrase.end, label.box) for label in each.labels] == [(p.start, p.end, box) for p in gold[each.id].phrases for box in p.boxes]
         assert all(each.caption[label.phrase.start:label.phrase.end] == label.phrase.text for label in each.labels)
 
 
@@ -369,3 +370,20 @@ def test_a_phrase_named_twice_is_two_phrases(store, labelled, tokenizer):
 def test_the_preset_of_the_paper_is_the_papers():
     paper = asdict(PRESETS['paper'])
     assert (paper['size'], paper['batch_size'], paper['learning_rate'], paper['grounding_weight'], paper['alignment_weight'], paper['words']) == ('base', 512, 1e-4, 20., 1., 36)
+
+
+def test_captions_of_unreadable_pictures_are_left_out_and_counted(small_world, tmp_path):
+    copytree(small_world/'images', tmp_path/'images')
+    (tmp_path/'images'/'captions-000003.jpg').write_bytes(b'no picture')
+    items = read_captions(small_world/'captions.tsv', tmp_path/'images')
+    regions = extract_regions(tmp_path/'images', tmp_path/'regions', keep=4, quiet=True)
+    labels = label_captions(items, tmp_path/'labels', quiet=True)
+    with pytest.warns(UserWarning, match='1 of 40 captions are left out'): pretrain(regions, labels, tmp_path/'run', replace(PRESETS['mini'], steps=1, batch_size=4), progress='none')
+    assert load_json(tmp_path/'run'/'config.json')['data']['captions'] == 39
+
+
+def test_a_store_without_classes_is_refused(small_labels, tmp_path, monkeypatch):
+    class Bare:
+        classes = ('unknown',)
+    monkeypatch.setattr('vlground.pretrain.Store', lambda *_, **__: Bare())
+    with pytest.raises(ValueError, match='imported without class distributions'): pretrain(tmp_path/'regions', small_labels, tmp_path/'run', progress='none')

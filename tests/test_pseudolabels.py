@@ -1,4 +1,5 @@
-"Pseudo labels: offsets stay true on disk, thresholds apply when they are read, the measure counts what it says, and a killed run goes on."
+"Pseudo labels: offsets stay true on disk, a teacher's answer is checked, thresholds apply when labels are read, the measure counts what it says."
+import json
 from dataclasses import replace
 from shutil import copytree
 from types import SimpleNamespace
@@ -7,15 +8,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from killing import begin, contents, finish, kill, wait_until
 from PIL import Image
 
 from vlground.boxes import box_iou
 from vlground.core import load_json, save_json
 from vlground.datasets import CaptionedImage, read_captions
 from vlground.phrases import Phrase, noun_phrases
-from vlground.pseudolabels import (PRESETS, GoldPhrase, LabelledCaption, Preset, PseudoLabel, believed, label_captions, label_images, label_is_right,
-                                   measure_labels, mention_of, phrase_matches, read_gold, read_labels)
+from vlground.grounder import Grounded
+from vlground.pseudolabels import (PRESETS, GoldCaption, GoldPhrase, LabelledCaption, Preset, PseudoLabel, believed, check_answer, from_row, label_images,
+                                   label_iou, label_is_right, measure_labels, mention_of, phrase_matches, read_gold, read_labels, to_lines, to_row)
+from vlground.scaleout import label_captions
 from vlground.store import Store
 
 
@@ -24,7 +26,8 @@ class Pointer:
     name = 'pointer-1'
 
     def __call__(self, images, phrases):
-        return [(torch.tensor([[len(text), 1., len(text) + 20, 30] for text in each]).view(-1, 4), torch.full((len(each),), .5)) for each in phrases]
+        return [Grounded(torch.tensor([[len(text), 1., len(text) + 20, 30] for text in each]).view(-1, 4), torch.full((len(each),), .5), torch.arange(len(each)))
+                for each in phrases]
 
 
 def labelled(*labels, caption='x'*60):
@@ -49,11 +52,11 @@ def test_offsets_stay_true_through_the_file(tmp_path):
     found = read_labels(label_captions(items, tmp_path/'labels', shard_size=5, quiet=True))
     assert [each.caption for each in found] == AWKWARD
     for each in found:
-        assert [label.phrase for label in each.labels] == noun_phrases(each.caption)
+        assert list(each.phrases) == noun_phrases(each.caption) and {label.phrase for label in each.labels} <= set(each.phrases)
         for label in each.labels:
             assert each.caption[label.phrase.start:label.phrase.end] == label.phrase.text != ''
             assert 0 <= label.box[0] <= label.box[2] <= 60 and 0 <= label.box[1] <= label.box[3] <= 40 and 0 <= label.score <= 1
-    assert not any(each.labels for each in found[:3]) and len(found[-1].labels) > 100
+    assert not any(each.labels for each in found[:3]) and len(found[-1].phrases) > 100 and found[-1].labels
 
 
 def test_captions_without_a_phrase_match_nothing(small_regions):
@@ -70,16 +73,71 @@ def test_any_teacher_will_do_and_is_named(small_world):
         assert [label.box[0] for label in each.labels] == [len(phrase.text) for phrase in noun_phrases(item.caption)]
 
 
-def test_a_broken_picture_gets_its_error_and_the_shard_is_finished(small_world, tmp_path):
-    items = read_captions(small_world/'captions.tsv')[:6]
-    (tmp_path/'cut.jpg').write_bytes(items[2].path.read_bytes()[:999])
-    (tmp_path/'empty.jpg').write_bytes(b'')
-    broken = [CaptionedImage(item.id, tmp_path/name, item.caption, item.image_id) for item, name in zip(items[2:4], ('cut.jpg', 'empty.jpg'))]
-    found = read_labels(label_captions([*items[:2], *broken, *items[4:]], tmp_path/'labels', shard_size=4, quiet=True))
-    whole = read_labels(label_captions(items, tmp_path/'whole', shard_size=4, quiet=True))
-    assert [bool(each.error) for each in found] == [False, False, True, True, False, False] and 'OSError' in found[2].error
-    assert all(each.caption == item.caption for each, item in zip(found, items)) and not found[2].labels and not found[3].labels
-    assert [each.labels for each in found[4:]] == [each.labels for each in whole[4:]]
+@pytest.mark.parametrize('boxes, scores, phrases, told', [
+    ([[9, 1, 3, 8]], [.5], [0], 'box 0, .9.0, 1.0, 3.0, 8.0.'), ([[3, 8, 9, 8]], [.5], [0], 'x1 < x2 and y1 < y2'), ([[1, 1, 5, 5], [1, float('nan'), 3, 8]], [.5]*2, [0, 1], 'box 1'),
+    ([[1, 1, 61, 8]], [.5], [0], 'picture of 60 x 40 pixels'), ([[-1, 1, 5, 8]], [.5], [0], 'box 0'), ([[1, 1, float('inf'), 8]], [.5], [0], 'box 0'),
+    ([[1, 1, 5, 8]], [1.5], [0], r'scores must be in .0, 1.'), ([[1, 1, 5, 8]], [float('nan')], [0], 'scores'), ([[1, 1, 5, 8]], [.5], [2], 'whole numbers below 2'),
+    ([[1, 1, 5, 8]], [.5], [-1], 'below 2'), ([[1, 1, 5, 8]], [.5], [0.], 'whole numbers'), ([[1, 1, 5, 8]], [.5, .6], [0], r'got .1, 4., .2,., .1,.'), ([1, 1, 5, 8], [.5], [0], 'expected boxes')])
+def test_an_answer_that_cannot_be_a_label_is_refused_with_teacher_and_caption(tmp_path, boxes, scores, phrases, told):
+    class Wrong:
+        name = 'wrong-3'
+        def __call__(self, images, asked): return [Grounded(torch.tensor(boxes, dtype=torch.float32), torch.tensor(scores), torch.tensor(phrases)) for _ in images]
+    Image.new('RGB', (60, 40)).save(tmp_path/'a.png')
+    with pytest.raises(ValueError, match=told) as problem: label_images([CaptionedImage('a.png#1', tmp_path/'a.png', 'a dog and a cat', 'a.png')], Wrong())
+    assert str(problem.value).startswith("teacher wrong-3, caption 'a.png#1': ")
+
+
+def test_a_teacher_that_forgets_a_picture(small_world):
+    class Forgetful(Pointer):
+        def __call__(self, images, phrases): return super().__call__(images, phrases)[1:]
+    with pytest.raises(ValueError, match='teacher pointer-1: 3 pictures, but 2 answers'): label_images(read_captions(small_world/'captions.tsv')[:3], Forgetful())
+
+
+def test_any_number_of_boxes_a_phrase_in_the_order_of_the_phrases(tmp_path):
+    class Many:
+        name = 'many-1'
+        def __call__(self, images, phrases):
+            assert [list(each) for each in phrases] == [['a dog', 'a cat']]
+            return [Grounded(torch.tensor([[30., 1, 39.98, 9], [1, 1, 9, 9], [2, 2, 8, 60.3]]), torch.tensor([.3, .9, .4]), torch.tensor([1, 0, 1]))]
+    Image.new('RGB', (40, 60)).save(tmp_path/'a.png')
+    items = [CaptionedImage('a', tmp_path/'a.png', 'a dog and a cat', 'a.png'), CaptionedImage('b', tmp_path/'a.png', '!!!', 'a.png')]
+    found, silent = label_images(items, Many()) # the second has no phrase: nobody is asked
+    assert [(label.phrase.text, label.box, label.score) for label in found.labels] == [('a dog', (1., 1., 9., 9.), .9), ('a cat', (30., 1., 40., 9.), .3), ('a cat', (2., 2., 8., 60.), .4)]
+    assert silent.labels == silent.phrases == () and not silent.error
+
+
+def test_a_very_thin_box_keeps_its_area(tmp_path):
+    answer = Grounded(torch.tensor([[3.01, 1, 3.04, 9]]), torch.ones(1), torch.zeros(1, dtype=torch.int64))
+    class Thin:
+        name = 'thin-1'
+        def __call__(self, images, phrases): return [answer]
+    Image.new('RGB', (40, 60)).save(tmp_path/'a.png')
+    box = label_images([CaptionedImage('a', tmp_path/'a.png', 'a dog', 'a.png')], Thin())[0].labels[0].box
+    assert box[0] < box[2] and box == pytest.approx((3.01, 1, 3.04, 9))
+
+
+# lines
+
+@given(raw_labels, st.text(max_size=30), st.booleans())
+def test_a_line_gives_back_what_was_written(raw, id, failed):
+    raw = replace(raw, id=id, error='OSError: broken' if failed else '', phrases=tuple(dict.fromkeys(label.phrase for label in raw.labels)))
+    assert from_row(json.loads(to_lines([raw])), 'x, line 1') == raw
+
+
+@pytest.mark.parametrize('change', [dict(phrases=[[0, 99]]), dict(phrases=[[5, 2]]), dict(phrases=[[0]]), dict(phrases=None), dict(phrases=[['0', '1']]), dict(labels=[[3, 1, 1, 5, 5, .5]]),
+    dict(labels=[[-1, 1, 1, 5, 5, .5]]), dict(labels=[[0, 5, 1, 1, 5, .5]]), dict(labels=[[0, 1, 1, 5, 5, 2]]), dict(labels=[[0, 1, 1, 5, .5]]), dict(labels=[[0, 1, float('nan'), 5, 5, .5]]), dict(caption=7)])
+def test_a_line_changed_by_hand_is_refused_with_its_place(change):
+    row = to_row(labelled((0, 5, (1., 1., 9., 9.), .5), (6, 9, (1., 1., 9., 9.), .5)))
+    with pytest.raises(ValueError, match='^labels.jsonl, line 7: phrases must be'): from_row(row | change, 'labels.jsonl, line 7')
+    with pytest.raises(ValueError, match='labels.jsonl, line 7.*labels'): from_row({name: value for name, value in row.items() if name != 'labels'}, 'labels.jsonl, line 7')
+
+
+def test_a_line_that_is_no_json(small_labels, tmp_path):
+    copytree(small_labels, tmp_path/'labels')
+    path = tmp_path/'labels'/'shard-00001.jsonl'
+    lines = path.read_text().split('\n')
+    path.write_text('\n'.join([*lines[:3], 'x'*len(lines[3]), *lines[4:]]))
+    with pytest.raises(ValueError, match='shard-00001.jsonl: not lines of JSON'): read_labels(tmp_path/'labels')
 
 
 # reading them
@@ -93,18 +151,18 @@ def test_paper_takes_the_surest_box_of_each_phrase(raw):
 
 
 @given(raw_labels)
-def test_glip_takes_what_is_sure_enough(raw): assert list(believed(raw, PRESETS['glip']).labels) == [label for label in raw.labels if label.score >= .5]
+def test_glip_takes_what_is_sure_enough(raw): assert list(believed(raw, PRESETS['glip']).labels) == [label for label in raw.labels if label.score > .5]
 
 
 @given(raw_labels)
 def test_grit_takes_no_two_overlapping_boxes(raw):
     kept = believed(raw, PRESETS['grit']).labels
-    assert all(label.score >= .65 for label in kept) and set(kept) <= set(raw.labels)
+    assert all(label.score > .65 for label in kept) and set(kept) <= set(raw.labels)
     for i, a in enumerate(kept):
         for b in kept[:i]: assert box_iou(torch.tensor([a.box]), torch.tensor([b.box]))[0, 0] <= .5
     # what was dropped overlaps something surer that was kept
     for label in raw.labels:
-        if label.score >= .65 and label not in kept:
+        if label.score > .65 and label not in kept:
             assert any(other.score >= label.score and box_iou(torch.tensor([other.box]), torch.tensor([label.box]))[0, 0] > .5 for other in kept)
 
 
@@ -136,15 +194,6 @@ def test_folders_that_are_not_finished_labels(small_labels, small_regions, tmp_p
         with pytest.raises(ValueError, match=r'shard-00001.jsonl: missing, or not the \d+ bytes that the manifest names'): read_labels(tmp_path/'labels')
 
 
-def test_another_extractor_is_another_folder(small_world, small_labels, tmp_path):
-    copytree(small_labels, tmp_path/'labels')
-    items = read_captions(small_world/'captions.tsv')
-    with pytest.raises(ValueError, match='begun with another plan .extractor differ'): label_captions(items, tmp_path/'labels', extractor='paper', shard_size=20, quiet=True)
-    with pytest.raises(ValueError, match='begun with another plan'): label_captions(items[:30], tmp_path/'labels', shard_size=20, quiet=True)
-    rewritten = [replace(items[0], caption='another caption'), *items[1:]]
-    with pytest.raises(ValueError, match='begun with another plan .captions_sha256 differ'): label_captions(rewritten, tmp_path/'labels', shard_size=20, quiet=True)
-
-
 # matching and measuring
 
 @given(raw_labels, st.lists(boxes, min_size=1, max_size=5), st.sampled_from([.3, .5, .7]))
@@ -168,7 +217,7 @@ CAPTION = 'a red dog chasing a small cat near the old house by a famous artist'
 
 def measure(labels, truth, regions=(DOG, CAT, HOUSE, SUN), threshold=.5):
     each = labelled(*labels, caption=CAPTION)
-    return measure_labels([each], SimpleNamespace(get=lambda id: SimpleNamespace(boxes=torch.tensor(regions))), {'a': truth}, threshold)
+    return measure_labels([each], SimpleNamespace(get=lambda id: SimpleNamespace(boxes=torch.tensor(regions))), {'a': GoldCaption(CAPTION, tuple(truth))}, threshold)
 
 
 TRUTH = [GoldPhrase(0, 9, 'animals', (DOG,)), GoldPhrase(18, 29, 'animals', (CAT,)), GoldPhrase(35, 48, 'buildings', (HOUSE,)), GoldPhrase(52, 67, 'none', ())]
@@ -207,8 +256,8 @@ def test_the_measure_is_the_plain_count(small_labels, small_regions, small_world
         for label in each.labels:
             near = [region for region in regions if box_iou(torch.tensor([label.box]), torch.tensor([region]))[0, 0] > .5]
             matched += bool(near)
-            shared = [len(set(range(label.phrase.start, label.phrase.end)) & set(range(mention.start, mention.end))) for mention in gold[each.id]]
-            things = gold[each.id][shared.index(max(shared))].boxes if shared and max(shared) else ()
+            shared = [len(set(range(label.phrase.start, label.phrase.end)) & set(range(mention.start, mention.end))) for mention in gold[each.id].phrases]
+            things = gold[each.id].phrases[shared.index(max(shared))].boxes if shared and max(shared) else ()
             right += any(box_iou(torch.tensor([region]), torch.tensor([thing]))[0, 0] > .5 for region in near for thing in things)
     found = measure_labels(read_labels(small_labels), store, gold)
     assert (found['matched'], found['right']) == (matched, right) and found['captions'] == 40
@@ -219,8 +268,8 @@ def test_truth_for_labels_would_be_perfect(small_world):
     gold = read_gold(small_world/'gold'/'captions.jsonl')
     items = {item.id: item for item in read_captions(small_world/'captions.tsv')}
     perfect = [LabelledCaption(id, id, items[id].caption, tuple(PseudoLabel(Phrase(items[id].caption[p.start:p.end], p.start, p.end), box, 1.)
-               for p in phrases for box in p.boxes)) for id, phrases in gold.items()]
-    boxes = {id: torch.tensor([box for p in phrases for box in p.boxes]).view(-1, 4) for id, phrases in gold.items()}
+               for p in truth.phrases for box in p.boxes)) for id, truth in gold.items()]
+    boxes = {id: torch.tensor([box for p in truth.phrases for box in p.boxes]).view(-1, 4) for id, truth in gold.items()}
     found = measure_labels(perfect, SimpleNamespace(get=lambda id: SimpleNamespace(boxes=boxes[id])), gold)
     assert found['precision'] == found['recall'] == 1
     # moved by one caption, nearly nothing is right any more
@@ -243,26 +292,30 @@ def test_gold_of_another_world(small_labels, small_regions, small_world, tmp_pat
     with pytest.raises(FileNotFoundError, match='the truth about captions lies in the gold folder'): read_gold(tmp_path/'captions.jsonl')
 
 
-# faults
-
-LABEL = '''
-import sys
-from vlground.datasets import read_captions
-from vlground.pseudolabels import label_captions
-if __name__ == '__main__': label_captions(read_captions(sys.argv[1]), sys.argv[2], shard_size=4, batch_size=4, workers=int(sys.argv[3]), quiet=True)
-'''
+def test_gold_with_another_text(small_labels, small_regions, small_world):
+    gold = read_gold(small_world/'gold'/'captions.jsonl')
+    first = read_labels(small_labels)[0].id
+    with pytest.raises(ValueError, match='another text for caption'):
+        measure_labels(read_labels(small_labels), Store(small_regions), gold | {first: replace(gold[first], caption='a dog')})
 
 
-def test_killed_while_labelling_it_ends_with_the_same_bytes(small_world, tmp_path):
-    whole = label_captions(read_captions(small_world/'captions.tsv'), tmp_path/'whole', shard_size=4, batch_size=4, quiet=True)
-    (tmp_path/'label.py').write_text(LABEL)
-    process = begin(str(tmp_path/'label.py'), small_world/'captions.tsv', tmp_path/'killed', 1)
-    wait_until(process, lambda: (tmp_path/'killed'/'manifest.json').exists() and len(load_json(tmp_path/'killed'/'manifest.json')['shards']) >= 2)
-    kill(process)
-    assert len(load_json(tmp_path/'killed'/'manifest.json')['shards']) < 10, 'it was killed too late to show anything'
-    # now two runs at once in the same folder
-    both = [begin(str(tmp_path/'label.py'), small_world/'captions.tsv', tmp_path/'killed', 1) for _ in range(2)]
-    for process in both: finish(process)
-    assert contents(tmp_path/'killed') == contents(whole)
-    assert [each.id for each in read_labels(tmp_path/'killed')] == [item.id for item in read_captions(small_world/'captions.tsv')]
+def test_gold_that_cannot_be_read(tmp_path):
+    (tmp_path/'gold.jsonl').write_text('{"id": "a", "caption": "a dog", "phrases": []}\n{"id": "b", "caption": "a dog"}\n')
+    with pytest.raises(ValueError, match='gold.jsonl, line 2: no field phrases'): read_gold(tmp_path/'gold.jsonl')
+    (tmp_path/'gold.jsonl').write_text('{"id": "a", "caption": "a dog", "phrases": []}\nhello\n')
+    with pytest.raises(ValueError, match='gold.jsonl, line 2: not JSON'): read_gold(tmp_path/'gold.jsonl')
 
+
+@given(raw_labels, boxes)
+def test_the_histogram_counts_each_label_that_names_something(raw, thing):
+    truth = (GoldPhrase(0, 12, 'animals', (thing,)), GoldPhrase(13, 60, 'none', ()))
+    found = measure_labels([raw], SimpleNamespace(get=lambda id: SimpleNamespace(boxes=torch.zeros(0, 4))), {'a': GoldCaption(raw.caption, truth)})
+    ious = [iou for label in raw.labels if (iou := label_iou(label, truth)) is not None]
+    assert found['iou'] == [sum(min(9, int(10*iou)) == bin for iou in ious) for bin in range(10)] and sum(found['iou']) == sum(label.phrase.start < 12 for label in raw.labels)
+    assert found['named'] == any(label.phrase.start < 12 for label in raw.labels) and found['gold'] == 1
+
+
+def test_named_counts_phrases_without_a_box():
+    bare = replace(labelled(caption=CAPTION), phrases=(Phrase(CAPTION[2:9], 2, 9),))
+    found = measure_labels([bare], SimpleNamespace(get=lambda id: SimpleNamespace(boxes=torch.tensor([DOG]))), {'a': GoldCaption(CAPTION, tuple(TRUTH))})
+    assert (found['named'], found['gold'], found['matched']) == (1, 3, 0)

@@ -11,7 +11,8 @@ from killing import contents
 
 from vlground.boxes import box_iou
 from vlground.core import load_json
-from vlground.datasets import ReferData, fraction_of, read_refer
+from vlground.datasets import fraction_of
+from vlground.expressions import ReferData, read_refer
 from vlground.phrases import load_tokenizer
 from vlground.pretrain import PRESETS, PretrainingModel
 from vlground.refer import ExpressionData, ReferConfig, ReferModel, finetune_refer, predict_regions, refer_accuracy, refer_loss, zero_shot_regions

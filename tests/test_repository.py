@@ -182,7 +182,7 @@ def test_title_and_module(path):
 @every_notebook
 def test_every_exported_name_is_used(path):
     "Each public function and class of a lesson's module appears in one of its other code cells; constants speak for themselves."
-    if path.stem in ('index', '90_checks', '91_cli', '90_demo'): pytest.skip('not a lesson')
+    if path.stem in ('index', '90_bench', '90_checks', '90_checks_labels', '91_cli', '90_demo'): pytest.skip('not a lesson')
     module = import_module(f'vlground.{module_of(path)}')
     shown = '\n'.join(source(cell) for cell in cells(path, 'code') if not {'export', 'exports'} & directives(cell).keys())
     unused = [name for name in module.__all__ if not name.isupper() and not re.search(rf'\b{name}\b', shown)]
@@ -204,7 +204,7 @@ def home_of(module: str) -> str:
     return Path(notebook_of(ROOT/'vlground'/f'{module}.py')).stem
 
 
-ENDS = ('checks', 'cli', 'demo') # the appendix
+ENDS = ('bench', 'checks', 'checks_labels', 'cli', 'demo') # the appendix
 
 
 @every_module
@@ -218,7 +218,7 @@ def test_modules_import_lower_lessons_only(path):
 def test_notebooks_import_lower_lessons_only(path):
     "The checks behind the exercises are an exception, and its own module: another process cannot import from a notebook."
     if module_of(path) in ENDS: pytest.skip('it may use the whole package')
-    found = {module for cell in cells(path, 'code') for module in imports(python(cell))} - {'checks', '__version__'}
+    found = {module for cell in cells(path, 'code') for module in imports(python(cell))} - {'checks', 'checks_labels', '__version__'}
     wrong = [module for module in found if path.stem != 'index' and not home_of(module) <= path.stem]
     assert not wrong, f'{path.stem} imports {wrong}, which come later in the course'
 
@@ -279,7 +279,7 @@ def test_importing_is_quick_and_brings_no_extras():
     names = [path.stem for path in MODULES]
     code = 'import importlib, sys, time\nimport torch, torchvision.ops, matplotlib.pyplot, textblob, tokenizers, fastcore.script, tqdm\nbefore = time.process_time()\n' \
            f'for name in {names}: importlib.import_module("vlground." + name)\n' \
-           'print(time.process_time() - before, [name for name in ("transformers", "ray", "jupyterlab", "nbdev", "hypothesis", "playwright") if name in sys.modules])'
+           'print(time.process_time() - before, [name for name in ("transformers", "ray", "lmdb", "msgpack", "h5py", "webdataset", "pyarrow", "jupyterlab", "nbdev", "hypothesis", "playwright") if name in sys.modules])'
     def once() -> float:
         seconds, extras = run(sys.executable, '-c', code, cwd=ROOT).strip().split(' ', 1)
         assert extras == '[]', f'imported along with the package: {extras}'
@@ -336,5 +336,5 @@ def test_the_wheel_is_complete(copy, tmp_path):
     assert not {name for name in names if name.endswith('.py')} - expected
     assert any(name.endswith('LICENSE') for name in names)
     for line in SETTINGS['DEFAULT']['console_scripts'].split(): assert line.split('=')[0] in scripts
-    for extra in ('dev', 'hf', 'ray'): assert f'Provides-Extra: {extra}' in metadata
+    for extra in ('dev', 'hf', 'ray', 'tables', 'transfer'): assert f'Provides-Extra: {extra}' in metadata
     assert 'Requires-Python: >=3.11' in metadata and 'Requires-Dist: torch>=2.6' in metadata

@@ -1,7 +1,9 @@
 "The store: what goes in comes out, bad regions stay out, and a killed writer leaves nothing that counts by mistake."
 import filecmp
+import hashlib
 import json
 import multiprocessing
+import os
 import pickle
 import random
 import resource
@@ -12,10 +14,15 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from PIL import Image
+from safetensors.torch import load_file, save
 
-from vlground.core import rng, torch_rng
-from vlground.regions import Regions
-from vlground.store import ShardWriter, Store, StoreWriter, check_regions, dense_probs, find_damage, read_manifest
+from vlground import store as store_module
+from vlground.core import load_json, rng, save_json, torch_rng
+from vlground.regions import Regions, load_detector
+from vlground.scenes import CAPTIONS, make_scene, render
+from vlground.shards import ShardWriter, find_damage, read_manifest
+from vlground.store import Store, StoreWriter, check_regions, check_shard, dense_probs, describe_pictures, extract_regions
 
 WIDTH, CLASSES = 8, tuple(f'class {i}' for i in range(6))
 
@@ -158,7 +165,7 @@ def test_another_plan_is_refused(tmp_path):
     ids, made_by = [f'{i}.jpg' for i in range(3)], {'detector': 'test', 'version': 1}
     for plan, told in (((ids[::-1], WIDTH, CLASSES, made_by, 4), 'ids_sha256'), ((ids, WIDTH, CLASSES, made_by, 5), 'shard_size'), ((ids, 9, CLASSES, made_by, 4), 'feature_width'),
                        ((ids, WIDTH, CLASSES, made_by | {'version': 2}, 4), 'made_by'), ((ids, WIDTH, CLASSES[::-1], made_by, 4), 'classes')):
-        with pytest.raises(ValueError, match=f'begun with another plan.*{told} differ'): StoreWriter(tmp_path/'s', *plan)
+        with pytest.raises(ValueError, match=rf'begun with another plan \(.*{told}.* differ\)'): StoreWriter(tmp_path/'s', *plan)
     assert StoreWriter(tmp_path/'s', ids, WIDTH, CLASSES, made_by, 4).missing() == []
 
 @pytest.mark.parametrize('ids', [[], ['a', 'b', 'a']])
@@ -304,3 +311,197 @@ def test_features_are_mapped_not_read(tmp_path):
     writer.write(0, [record]*1000)
     with FORK.Pool(1) as pool: grown = pool.apply(growth, (tmp_path/'s',))
     assert (tmp_path/'s'/'shard-00000.safetensors').stat().st_size > 40e6 and grown < 20_000 # kB
+
+
+# what is stored is given without a copy
+
+def test_views(batch_store):
+    records, (mapped, in_memory) = batch_store
+    for store in (mapped, in_memory):
+        for i in (0, 5, -1):
+            view, whole = store.view(i), store[i]
+            assert view.size == whole.size and torch.equal(view.boxes, whole.boxes) and torch.equal(view.features, whole.features) and view.features.dtype == torch.float16
+            torch.testing.assert_close(dense_probs(view.class_values, view.class_indices, view.class_rest, len(CLASSES)), whole.class_probs)
+            if len(view.boxes): assert view.features.data_ptr() == store.view(i).features.data_ptr()
+    with pytest.raises(IndexError, match='no record 12'): mapped.view(12)
+
+
+# the checker
+
+def rewrite(folder, change, number=0):
+    "Change the tensors or the lines of a shard as a faulty program would, checksums included."
+    path, lines, manifest = folder/f'shard-{number:05}.safetensors', folder/f'shard-{number:05}.jsonl', load_json(folder/'manifest.json')
+    tensors, rows = load_file(path), [json.loads(line) for line in lines.read_text().splitlines()]
+    change(tensors, rows)
+    path.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+    lines.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    for file in (path, lines): manifest['shards'][str(number)][file.name] = {'bytes': file.stat().st_size, 'sha256': hashlib.sha256(file.read_bytes()).hexdigest()}
+    save_json(manifest, folder/'manifest.json')
+
+def put(name, place, value):
+    def change(tensors, rows): tensors[name][place] = torch.tensor(value, dtype=tensors[name].dtype)
+    return change
+
+def cast(name, dtype):
+    def change(tensors, rows): tensors[name] = tensors[name].to(dtype)
+    return change
+
+def say(row, **values):
+    def change(tensors, rows): rows[row].update(values)
+    return change
+
+def drop(name):
+    def change(tensors, rows): del tensors[name]
+    return change
+
+@pytest.mark.parametrize('change, id, told', [
+    (put('boxes', (4, 2), 999.), '1.jpg', 'no area, or does not lie'), (put('boxes', (4, 0), float('nan')), '1.jpg', 'no area, or does not lie'),
+    (put('boxes', 3, [5., 5, 5, 9]), '1.jpg', 'no area, or does not lie'), (put('features', (7, 2), float('inf')), '2.jpg', 'not finite'),
+    (put('class_values', (0, 0), -.5), '0.jpg', 'no distribution'), (put('class_values', (0, 0), float('nan')), '0.jpg', 'no distribution'), (put('class_rest', 0, .5), '0.jpg', 'no distribution'),
+    (put('class_indices', (1, 0), 6), '0.jpg', 'does not exist'), (put('class_indices', 1, [2, 2]), '0.jpg', 'is there twice'), (put('sizes', 2, [3, 3]), '2.jpg', 'does not lie'),
+    (put('offsets', 1, 99), 'offsets', 'must rise from 0 to 12'), (put('offsets', 0, 1), 'offsets', 'must rise'), (cast('features', torch.float32), 'features', 'torch.float16'),
+    (cast('boxes', torch.float64), 'boxes', 'torch.float32'), (drop('class_rest'), 'class_rest', 'missing'), (say(2, error='cut short'), '2.jpg', 'failed, and yet has regions'),
+    (say(3, id='1.jpg'), '1.jpg', 'stands in')])
+def test_contents_that_no_writer_would_write(tmp_path, change, id, told):
+    write_store(tmp_path/'s', [some_regions(i, 3) for i in range(8)], top_k=2)
+    rewrite(tmp_path/'s', change)
+    assert find_damage(tmp_path/'s') == []
+    faults = Store(tmp_path/'s').verify()
+    assert len(faults) == 1 and 'shard-00000.safetensors' in faults[0] and id in faults[0] and told in faults[0]
+
+def test_a_record_too_few(tmp_path):
+    write_store(tmp_path/'s', [some_regions(i, 3) for i in range(8)])
+    def cut(tensors, rows):
+        rows.pop()
+        for name in ('boxes', 'features', 'class_values', 'class_indices', 'class_rest'): tensors[name] = tensors[name][:-3]
+        tensors['offsets'], tensors['sizes'] = tensors['offsets'][:-1], tensors['sizes'][:-1]
+    rewrite(tmp_path/'s', cut, 1)
+    assert [fault.rpartition('/')[2] for fault in Store(tmp_path/'s').verify()] == ['shard-00001.safetensors: 3 records, expected 4']
+
+def test_ids_of_another_plan(tmp_path):
+    write_store(tmp_path/'s', [some_regions(i, 3) for i in range(3)])
+    rewrite(tmp_path/'s', say(1, id='9.jpg'))
+    assert [fault.partition(': ')[2] for fault in Store(tmp_path/'s').verify()] == ['its ids are not those that it was begun with']
+
+@settings(max_examples=20)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.integers(1, 6))
+def test_what_a_writer_writes_is_in_order(tmp_path, counts, top_k):
+    folder = tmp_path/str(len(list(tmp_path.iterdir())))
+    store = write_store(folder, [some_regions(i, n) if n else 'failed' for i, n in enumerate(counts)], shard_size=9, top_k=top_k)
+    assert check_shard(load_file(folder/'shard-00000.safetensors'), store.rows, store.manifest) == store.verify() == []
+
+def test_damage_and_nonsense_together(tmp_path):
+    "A shard whose bytes changed is not looked into, the others are."
+    write_store(tmp_path/'s', [some_regions(i, 3) for i in range(8)])
+    rewrite(tmp_path/'s', put('features', (7, 2), float('inf')))
+    (tmp_path/'s'/'shard-00001.jsonl').write_text('{"id": ')
+    first, second = Store(tmp_path/'s').verify()
+    assert 'shard-00001.jsonl: 7 bytes' in first and '2.jpg: a feature is not finite' in second
+
+
+# filling
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+    "Twelve pictures of the small world, the fourth and the ninth broken."
+    folder = tmp_path_factory.mktemp('pictures')
+    for i in range(12):
+        path = folder/f'{i:02}.jpg'
+        render(make_scene(5, i, CAPTIONS)).save(path)
+        if i in (3, 8): path.write_bytes(path.read_bytes()[:2000] if i == 3 else b'')
+    return folder
+
+def fill(pictures, out, **options): return extract_regions(pictures, out, **dict(keep=4, shard_size=3, batch_size=2, quiet=True, max_errors=.2) | options)
+
+@pytest.fixture(scope='module')
+def filled(pictures, tmp_path_factory): return fill(pictures, tmp_path_factory.mktemp('filled')/'s')
+
+def test_broken_pictures_are_recorded(filled):
+    store = Store(filled)
+    assert [id[:2] for id in store.errors] == ['03', '08'] and len(store) == 12 and store.verify() == []
+    assert all(len(store[i].boxes) for i in range(12) if i not in (3, 8)) and all(store.errors.values())
+
+def test_too_many_broken_pictures_stop_the_run(pictures, filled, tmp_path):
+    with pytest.raises(ValueError, match=r'2 of 12 could not be used, more than the share of 0.1 that max_errors allows; the first: 03'): fill(pictures, tmp_path/'s', max_errors=.1)
+    done = read_manifest(tmp_path/'s', 'regions')['shards']
+    assert list(done) == ['0', '1', '2'] # finished shards stay, the fourth was not begun
+    with pytest.raises(ValueError, match='2 of 12'): fill(pictures, tmp_path/'s', max_errors=.1)
+    assert read_manifest(tmp_path/'s', 'regions')['shards'] == done
+    assert same_files(fill(pictures, tmp_path/'s'), filled)
+
+def test_workers_end_when_the_run_is_stopped(pictures, tmp_path):
+    with pytest.raises(ValueError, match='could not be used'): fill(pictures, tmp_path/'s', workers=2, shard_size=1, max_errors=0.)
+    assert multiprocessing.active_children() == []
+
+def test_jobs_of_an_array_fill_one_folder(pictures, filled, tmp_path):
+    out = tmp_path/'s'
+    fill(pictures, out, shard=(2, 3))
+    assert list(read_manifest(out, 'regions')['shards']) == ['1']
+    for i in (3, 1): fill(pictures, out, shard=(i, 3))
+    assert same_files(out, filled)
+    for wrong in ((0, 3), (4, 3)):
+        with pytest.raises(ValueError, match='1 <= i <= n'): fill(pictures, tmp_path/'t', shard=wrong)
+
+def test_a_replaced_picture_is_noticed(pictures, tmp_path):
+    copies = tmp_path/'copies'
+    copies.mkdir()
+    for path in pictures.iterdir(): (copies/path.name).write_bytes(path.read_bytes())
+    out, first = fill(copies, tmp_path/'s', shard=(1, 4)), sorted(copies.iterdir())[0]
+    first.write_bytes(sorted(copies.iterdir())[1].read_bytes())
+    with pytest.raises(ValueError, match='copies: pictures were added, removed or replaced since .*s was begun'): fill(copies, out)
+    first.write_bytes((pictures/first.name).read_bytes())
+    fill(copies, out)
+    (copies/f'more{first.suffix}').write_bytes(first.read_bytes())
+    with pytest.raises(ValueError, match='added, removed or replaced'): fill(copies, out)
+
+def boxes_file(folder, boxes):
+    (folder/'boxes.jsonl').write_text(''.join(json.dumps({'image': id, 'boxes': rows}) + '\n' for id, rows in boxes.items()))
+    return folder/'boxes.jsonl'
+
+def test_boxes_from_a_file(pictures, tmp_path):
+    a, b, broken, c = (sorted(path.name for path in pictures.iterdir())[i] for i in (0, 5, 8, 11))
+    boxes = {c: [[10., 20, 60, 90], [0, 0, 256, 256]], a: [[100., 100, 140, 160]], b: [], broken: [[1., 1, 9, 9]], 'gone.jpg': [[1., 1, 9, 9]]}
+    store = Store(fill(pictures, tmp_path/'s', boxes=boxes_file(tmp_path, boxes), max_errors=.5))
+    assert store.ids == sorted(boxes) and set(store.errors) == {broken, 'gone.jpg'} and 'no such picture' in store.errors['gone.jpg']
+    detector = load_detector('world')
+    for id in (a, b, c):
+        assert store.get(id).boxes.tolist() == boxes[id]
+        if boxes[id]:
+            described, = detector([Image.open(pictures/id).convert('RGB')], [torch.tensor(boxes[id])])
+            torch.testing.assert_close(store.get(id).features.float(), described.features, atol=.02, rtol=.02)
+    boxes_file(tmp_path, boxes | {a: [[100., 100, 140, 161]]})
+    with pytest.raises(ValueError, match='made_by.boxes_sha256 differ'): fill(pictures, tmp_path/'s', boxes=tmp_path/'boxes.jsonl')
+
+def test_a_box_outside_its_picture_is_refused(pictures, tmp_path):
+    a = sorted(path.name for path in pictures.iterdir())[0]
+    with pytest.raises(ValueError, match=f'{a}: boxes file: box 1, .*is outside the picture'): fill(pictures, tmp_path/'s', boxes=boxes_file(tmp_path, {a: [[1., 1, 9, 9], [200., 200, 300, 250]]}))
+
+def test_the_device_reaches_the_detector(pictures, tmp_path, monkeypatch):
+    asked, real = [], store_module.cached_detector
+    def spy(name, keep, device):
+        asked.append((name, keep, device))
+        return real(name, keep, 'cpu')
+    monkeypatch.setattr(store_module, 'cached_detector', spy)
+    fill(pictures, tmp_path/'s', device='cuda:1')
+    assert set(asked) == {('world', 4, 'cuda:1')}
+
+def test_nothing_usable_in_a_batch():
+    assert describe_pictures([None, None], load_detector('world', 4)) == ['there is no such picture']*2
+
+def write_as_nobody(folder, said):
+    os.setuid(65534)
+    try: StoreWriter(folder, ['a'], WIDTH, CLASSES, {})
+    except OSError as error: said.put(str(error))
+
+@pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid() != 0, reason='only root can become somebody else')
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path/'s').mkdir(mode=0o755)
+    for folder in (tmp_path, *tmp_path.parents[:3]): os.chmod(folder, os.stat(folder).st_mode | 0o55)
+    said = FORK.Queue()
+    process = FORK.Process(target=write_as_nobody, args=(tmp_path/'s', said))
+    process.start(), process.join()
+    assert process.exitcode == 0 and str(tmp_path/'s') in said.get(timeout=5)
+
+def test_a_file_in_the_place_of_the_folder(tmp_path):
+    (tmp_path/'s').write_text('')
+    with pytest.raises(FileExistsError, match='s'): write_store(tmp_path/'s', [some_regions(0)])

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from killing import begin, contents, kill, wait_until
 from PIL import Image
 
-from vlground.datasets import read_captions, read_refer
+from vlground.datasets import read_captions
 from vlground.drawing import KINDS
+from vlground.expressions import read_refer
 from vlground.scenes import PEOPLE, render
 from vlground.world import captions
 from vlground.worldfiles import draw_pictures, picture_id, refer_data, split_of, world_scene, write_world

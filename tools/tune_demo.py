@@ -11,10 +11,11 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from vlground.core import run_jobs, save_json
-from vlground.datasets import read_captions, read_refer
+from vlground.datasets import read_captions
 from vlground.demo import ARMS, FINETUNE, SETTINGS, SIZES, circumstances
+from vlground.expressions import read_refer
 from vlground.pretrain import load_start, pretrain
-from vlground.pseudolabels import label_captions
+from vlground.scaleout import label_captions
 from vlground.refer import finetune_refer
 from vlground.store import extract_regions
 from vlground.worldfiles import write_world

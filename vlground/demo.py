@@ -35,11 +35,13 @@ from PIL import Image
 from tqdm.auto import tqdm
 from .boxes import box_iou
 from .core import GREEN, GREY, ORANGE, load_json, moved_into_place, rng, save_json, show_boxes, start_worker
-from .datasets import read_captions, read_refer
+from .datasets import read_captions
+from .expressions import read_refer
 from .phrases import load_tokenizer
 from .pretrain import PRESETS, gold_captions, load_start, pretrain
-from .pseudolabels import LabelledCaption, label_captions, label_is_right, measure_labels, read_gold, read_labels
+from .pseudolabels import LabelledCaption, label_is_right, measure_labels, read_gold, read_labels
 from .refer import ExpressionData, ReferConfig, finetune_refer, refer_accuracy, zero_shot_regions
+from .scaleout import label_captions
 from .store import Store, extract_regions
 from .training import read_log
 from .worldfiles import write_world
@@ -298,7 +300,7 @@ def label_figure(
     gold = read_gold(W/'gold'/'captions.jsonl')
     figure = Figure((9, 7.4), layout='constrained')
     for each in read_labels(out/'labels'):
-        rights = [label_is_right(label, gold[each.id]) for label in each.labels]
+        rights = [label_is_right(label, gold[each.id].phrases) for label in each.labels]
         # pictures with both sorts of labels and with right ones only, in turn
         if len(rights) > 1 and (not all(rights)) == (len(shown) % 2 == 0) and any(rights): shown.append((each, rights))
         if len(shown) == count: break

@@ -7,6 +7,7 @@ __all__ = ['PRESETS', 'BACKBONES', 'PretrainConfig', 'PretrainingModel', 'Captio
            'build_model', 'load_start', 'pretrain']
 
 # %% ../nbs/18_pretrain.ipynb #3bb614db
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -20,7 +21,7 @@ from .datasets import fraction_of
 from .grounding import GroundingHead
 from .objectives import LossWeights, mask_regions, mask_words, pretraining_losses
 from .phrases import Phrase, load_tokenizer, phrase_spans
-from .pseudolabels import GoldPhrase, LabelledCaption, PseudoLabel, phrase_matches, read_labels
+from .pseudolabels import GoldCaption, LabelledCaption, PseudoLabel, phrase_matches, read_labels
 from .store import Store
 from .training import TrainConfig, config_from, load_finished, samples_of_step, train
 from .transformer import Batch
@@ -173,11 +174,11 @@ class CaptionData:
 # %% ../nbs/18_pretrain.ipynb #e8faa6a2
 def gold_captions(
     labelled: Sequence[LabelledCaption], # any captions
-    gold: dict[str, list[GoldPhrase]], # the truth about them
+    gold: dict[str, GoldCaption], # the truth about them
 ) -> list[LabelledCaption]: # the same captions, with a label for each box that a phrase truly names
     "The truth in the form of labels."
     def labels(each):
-        return tuple(PseudoLabel(Phrase(each.caption[p.start:p.end], p.start, p.end), box, 1.) for p in gold[each.id] for box in p.boxes)
+        return tuple(PseudoLabel(Phrase(each.caption[p.start:p.end], p.start, p.end), box, 1.) for p in gold[each.id].phrases for box in p.boxes)
     return [replace(each, labels=labels(each)) for each in labelled]
 
 @torch.inference_mode()
@@ -254,13 +255,17 @@ def pretrain(
 ) -> PretrainingModel: # trained
     "Pre-train a backbone on captions and pseudo labels; run again after a kill, it goes on."
     out, store, tokenizer = Path(out), Store(regions, in_memory=True), load_tokenizer()
+    if len(store.classes) < 2: raise ValueError(f'{regions}: it was imported without class distributions, which the region loss needs; it is fit for fine-tuning')
     labelled = read_labels(labels, config.preset)
     kept = set(fraction_of(sorted({each.image_id for each in labelled}), config.fraction))
     sizes = dict(vocabulary=tokenizer.get_vocab_size(), feature_width=store.feature_width, region_classes=len(store.classes))
     level = 'phrase' if config.grounding == 'none' else config.grounding
     make = partial(CaptionData, store, tokenizer=tokenizer, words=config.words, regions=config.regions, threshold=config.threshold,
                    level=level, cap=config.cap)
-    data, truth = make([each for each in labelled if each.image_id in kept]), make(held_out) if held_out else None
+    chosen = [each for each in labelled if each.image_id in kept]
+    usable = [each for each in chosen if not each.error and each.image_id not in store.errors]
+    if len(usable) < len(chosen): warnings.warn(f'{len(chosen) - len(usable)} of {len(chosen)} captions are left out: their pictures could not be read')
+    data, truth = make(usable), make(held_out) if held_out else None
     model = PretrainingModel(config, **sizes).to(device)
     seen = dict(regions=sha256(Path(regions)/'manifest.json'), labels=sha256(Path(labels)/'manifest.json'), captions=len(data), cut_phrases=data.cut)
     settings = dict(pretrain=asdict(config), sizes=sizes, data=seen)

@@ -18,7 +18,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from .boxes import box_iou
 from .core import save_json, sha256, sha256_of, torch_rng
-from .datasets import Expression, ReferData, fraction_of
+from .datasets import fraction_of
+from .expressions import Expression, ReferData
 from .phrases import load_tokenizer
 from .pretrain import PretrainingModel
 from .store import Store

@@ -6,14 +6,15 @@
 __all__ = ['world_scene', 'picture_id', 'split_of', 'refer_data', 'gold_rows', 'draw_pictures', 'write_world']
 
 # %% ../nbs/06_worldfiles.ipynb #39d60ca2
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tqdm.auto import tqdm
-from .core import load_json, moved_into_place, run_jobs, save_json
-from .datasets import CaptionedImage, Expression, GoldImage, ReferData, write_captions, write_refer
+from .core import load_json, run_jobs, save_json
+from .datasets import CaptionedImage, write_captions
 from .drawing import KINDS
+from .expressions import Expression, GoldImage, ReferData, write_refer
+from .flickr import write_gold
 from .scenes import CAPTIONS, PEOPLE, REFER, SIDE, Recipe, Scene, make_scene, render
 from .world import captions, expressions
 
@@ -122,6 +123,6 @@ def write_world(
     for part, name in (('captions', 'captions'), ('val', 'captions-val')):
         rows = gold_rows([world_scene(part, seed, index) for index in range(counts[part])], part, recipe)
         write_captions([CaptionedImage(row['id'], out/'images'/row['id'], row['caption'], row['id']) for row in rows], out/f'{name}.tsv')
-        with moved_into_place(out/'gold'/f'{name}.jsonl') as temporary: temporary.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+        write_gold(rows, out/'gold'/f'{name}.jsonl')
     write_refer(refer_data(seed, refer), out/'refer')
     return out

@@ -1,0 +1,305 @@
+// The front end of vlground.widgets: the same file serves JupyterLab (through anywidget) and static pages.
+// It computes no IoU: Python sends each box's IoU with each region (float32), and moving a threshold only compares again.
+
+const above = (value, threshold) => value > Math.fround(threshold) // strictly, and in float32, as PyTorch compares
+const two = value => value.toFixed(2)
+const most = 200 // rows of the matrix that are shown; the counts are of all
+
+// What follows from the data at a state: which boxes are kept, the matrix, who is aligned, and how many.
+function align(data, state) {
+  const kept = data.scores.map(score => above(score, state.score))
+  const best = data.phrases.map(() => data.regions.map(() => 0))
+  data.iou.forEach((row, box) => {
+    if (kept[box]) row.forEach((iou, region) => { best[data.which[box]][region] = Math.max(best[data.which[box]][region], iou) })
+  })
+  const rows = state.rows === 'words' ? data.words : data.phrases.map((text, phrase) => ({text, phrases: [phrase]}))
+  const iou = rows.map(row => data.regions.map((_, region) => Math.max(0, ...row.phrases.map(phrase => best[phrase][region]))))
+  const matrix = iou.map(row => row.map(value => above(value, state.iou)))
+  const phraseHas = best.map(row => row.some(value => above(value, state.iou)))
+  const regionHas = data.regions.map((_, region) => best.some(row => above(row[region], state.iou)))
+  const count = truths => truths.filter(Boolean).length
+  return {kept, rows, iou, matrix, best, phraseHas, regionHas, counts: {
+    boxes: [count(kept), kept.length],
+    phrases: [count(phraseHas), phraseHas.length],
+    regions: [count(regionHas), regionHas.length],
+    pairs: [count(matrix.flat()), rows.length*data.regions.length],
+  }}
+}
+
+// An element with attributes and children; text is always text, never markup.
+function make(tag, attributes = {}, ...children) {
+  const svg = ['svg', 'g', 'rect', 'image', 'line'].includes(tag)
+  const node = svg ? document.createElementNS('http://www.w3.org/2000/svg', tag) : document.createElement(tag)
+  for (const [name, value] of Object.entries(attributes)) if (value !== null) node.setAttribute(name, value)
+  node.append(...children)
+  return node
+}
+
+function makeCaption(data, choose) {
+  const button = (text, phrase) => {
+    const node = make('button', {type: 'button', class: 'phrase', dir: 'auto'}, text)
+    node.addEventListener('click', () => choose(phrase))
+    return {node, phrase}
+  }
+  const inside = data.segments.map(([text, phrase]) => phrase === null ? {node: text} : button(text, phrase))
+  const beside = data.beside.map(phrase => button(data.phrases[phrase], phrase)) // phrases that overlap another one
+  const node = make('p', {class: 'caption', dir: 'auto'}, ...inside.map(part => part.node))
+  const also = beside.length ? [make('p', {class: 'caption also'}, 'also: ', ...beside.map(part => part.node))] : []
+  const buttons = [...inside, ...beside].filter(part => part.node instanceof Element)
+  return {nodes: [node, ...also], update(state, now) {
+    for (const {node, phrase} of buttons) {
+      node.setAttribute('aria-pressed', String(state.phrase === phrase))
+      node.classList.toggle('aligned', now.phraseHas[phrase])
+    }
+  }}
+}
+
+// The picture with every box in it, and a label at those that matter.
+function makePicture(data) {
+  const [width, height] = data.size
+  const mark = (kind, [x1, y1, x2, y2], text) => {
+    const place = {x: x1, y: y1, width: x2 - x1, height: y2 - y1}
+    const group = make('g', {class: `box ${kind}`}, make('rect', {class: 'halo', ...place}), make('rect', {class: 'line', ...place}))
+    return {kind, group, corner: [x1, y1, x2, y2], label: make('span', {class: `label ${kind}`, dir: 'auto'}, text)}
+  }
+  const grounded = data.boxes.map((box, i) => mark('grounded', box, `${data.phrases[data.which[i]]} ${two(data.scores[i])}`))
+  const regions = data.regions.map((box, i) => mark('region', box, `r${i + 1}`))
+  const gold = data.gold.map(box => mark('gold', box, 'gold'))
+  const marks = [...gold, ...grounded, ...regions], byImportance = [...grounded, ...regions, ...gold]
+  const image = make('image', {href: data.picture, width, height, preserveAspectRatio: 'none'})
+  const svg = make('svg', {viewBox: `0 0 ${width} ${height}`, 'aria-hidden': 'true'}, image, ...marks.map(each => each.group))
+  const node = make('div', {class: 'picture', role: 'img'}, svg, ...marks.map(each => each.label))
+
+  const paint = (each, {hidden = false, aligned = false, dim = false, dropped = false, named = true}) => {
+    for (const part of [each.group, each.label]) {
+      part.classList.toggle('aligned', aligned)
+      part.classList.toggle('dim', dim)
+      part.classList.toggle('dropped', dropped)
+    }
+    each.group.toggleAttribute('hidden', hidden)
+    each.label.toggleAttribute('hidden', hidden || dim || !named)
+  }
+  // Each label goes to that corner of its box where it covers least of the labels before it.
+  const placeLabels = () => {
+    const scale = node.clientWidth/width, taken = []
+    for (const {label, corner} of byImportance.filter(each => !each.label.hidden)) {
+      const [x1, y1, x2, y2] = corner.map(value => value*scale), [w, h] = [label.offsetWidth, label.offsetHeight]
+      const spots = [y1 - h, y1, y2 - h, y2].flatMap(y => [x1, x2 - w].map(x =>
+        [Math.max(0, Math.min(x, node.clientWidth - w)), Math.max(0, Math.min(y, node.clientHeight - h))]))
+      const covered = ([x, y]) => taken.reduce((sum, [left, top, right, bottom]) =>
+        sum + Math.max(0, Math.min(right, x + w) - Math.max(left, x))*Math.max(0, Math.min(bottom, y + h) - Math.max(top, y)), 0)
+      const [x, y] = spots.reduce((least, spot) => covered(spot) < covered(least) ? spot : least)
+      label.style.transform = `translate(${x}px, ${y}px)`
+      taken.push([x, y, x + w, y + h])
+    }
+  }
+  new ResizeObserver(placeLabels).observe(node)
+
+  return {node, update(state, now, pointed) {
+    const shown = pointed?.phrases ?? (state.phrase === null ? null : [state.phrase]) // null: all phrases
+    const few = data.regions.length <= 12
+    grounded.forEach((each, i) => {
+      const mine = shown === null || shown.includes(data.which[i])
+      paint(each, {hidden: !now.kept[i] && !(shown && mine), dropped: !now.kept[i], dim: !mine,
+                   aligned: now.kept[i] && data.iou[i].some(value => above(value, state.iou))})
+    })
+    regions.forEach((each, i) => {
+      const aligned = shown === null ? now.regionHas[i] : shown.some(phrase => above(now.best[phrase][i], state.iou))
+      const mine = pointed ? pointed.region === i : shown === null || aligned
+      paint(each, {aligned, dim: !mine, named: few || aligned || pointed?.region === i})
+    })
+    gold.forEach((each, i) => paint(each, {named: shown !== null, dim: shown !== null && data.goldWhich !== null && !shown.includes(data.goldWhich[i])}))
+    const {boxes, regions: [matched, all]} = now.counts
+    node.setAttribute('aria-label', `The picture with ${boxes[0]} boxes of phrases and ${all} regions, ${matched} of them aligned`)
+    placeLabels()
+  }}
+}
+
+// A slider, with a tick at each value that its threshold decides about.
+function makeSlider(name, text, values, change) {
+  const input = make('input', {type: 'range', id: name, min: 0, max: 0.99, step: 0.01})
+  const output = make('output', {for: name})
+  const ticks = values.map(value => {
+    const tick = make('i')
+    tick.style.left = `${Math.min(100, 100*value/0.99)}%`
+    return tick
+  })
+  input.addEventListener('input', () => change(Number(input.value)))
+  const node = make('div', {class: 'slider'},
+    make('label', {for: name}, text), output, make('div', {class: 'ticks', 'aria-hidden': 'true'}, ...ticks), input)
+  return {node, update(threshold) {
+    input.value = threshold
+    input.style.setProperty('--at', `${100*input.value/0.99}%`)
+    output.textContent = threshold === Number(two(threshold)) ? two(threshold) : String(threshold)
+    ticks.forEach((tick, i) => tick.classList.toggle('above', above(values[i], threshold)))
+  }}
+}
+
+function makeCounts() {
+  const names = {pairs: 'pairs aligned', phrases: 'phrases with a region', regions: 'regions with a phrase', boxes: 'boxes kept'}
+  const values = Object.fromEntries(Object.keys(names).map(name => [name, make('dd', {'data-count': name})]))
+  const tiles = Object.entries(names).map(([name, text]) => make('div', {}, values[name], make('dt', {}, text)))
+  const node = make('dl', {class: 'counts', 'aria-live': 'polite'}, ...tiles)
+  return {node, update(now) {
+    for (const [name, [some, all]] of Object.entries(now.counts)) values[name].replaceChildren(make('b', {}, String(some)), ` of ${all}`)
+  }}
+}
+
+// The alignment matrix: a table whose cells can be pointed at, or walked through with the arrow keys.
+function makeMatrix(data, {choose, point, chooseRows}) {
+  const table = make('table', {role: 'grid', 'aria-label': 'Alignment matrix'})
+  const radios = ['phrases', 'words'].map(rows => {
+    const input = make('input', {type: 'radio', name: 'rows', value: rows})
+    input.addEventListener('change', () => chooseRows(rows))
+    return {rows, input, node: make('label', {}, input, rows)}
+  })
+  const more = make('p', {class: 'more'})
+  const node = make('div', {class: 'matrix'},
+    make('fieldset', {}, make('legend', {}, 'Rows:'), ...radios.map(radio => radio.node)),
+    make('div', {class: 'scroll'}, table), more)
+  let cells = [], built = ''
+
+  const build = now => {
+    const heads = data.regions.map((_, i) => make('th', {scope: 'col'}, `r${i + 1}`))
+    const rows = now.rows.slice(0, most)
+    more.textContent = rows.length < now.rows.length ? `These are the first ${most} of ${now.rows.length} ${built}.` : ''
+    cells = rows.map(() => data.regions.map(() => make('td', {role: 'gridcell', tabindex: -1})))
+    if (cells[0]?.length) cells[0][0].tabIndex = 0
+    table.replaceChildren(
+      make('thead', {}, make('tr', {}, make('th', {scope: 'col'}, 'IoU'), ...heads)),
+      make('tbody', {}, ...rows.map((row, i) => make('tr', {}, make('th', {scope: 'row', dir: 'auto', title: row.text}, row.text), ...cells[i]))))
+    cells.forEach((line, i) => line.forEach((cell, region) => {
+      const pointed = {row: i, region, phrases: rows[i].phrases}
+      cell.addEventListener('pointerenter', () => point(pointed))
+      cell.addEventListener('pointerleave', () => point(null))
+      cell.addEventListener('focus', () => {
+        for (const other of cells.flat()) other.tabIndex = other === cell ? 0 : -1
+        point(pointed)
+      })
+      cell.addEventListener('blur', () => point(null))
+      const pick = () => { if (pointed.phrases.length) choose(pointed.phrases[0]) }
+      cell.addEventListener('click', pick)
+      cell.addEventListener('keydown', event => {
+        const steps = {ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1], Home: [0, -region], End: [0, line.length - 1 - region]}
+        const [down, right] = steps[event.key] ?? [0, 0]
+        const next = cells[i + down]?.[region + right]
+        if (event.key === 'Enter' || event.key === ' ') pick()
+        else if (!(down || right) || !next) return
+        else next.focus()
+        event.preventDefault()
+      })
+    }))
+  }
+  return {node, update(state, now) {
+    if (built !== state.rows) {
+      built = state.rows
+      build(now)
+    }
+    for (const {rows, input} of radios) input.checked = rows === state.rows
+    cells.forEach((line, i) => line.forEach((cell, region) => {
+      const iou = now.iou[i][region], aligned = now.matrix[i][region]
+      cell.textContent = iou ? two(iou) : '·'
+      cell.classList.toggle('aligned', aligned)
+      cell.classList.toggle('other', state.phrase !== null && !now.rows[i].phrases.includes(state.phrase))
+      cell.style.setProperty('--iou', iou)
+      cell.setAttribute('aria-label', `${now.rows[i].text}, r${region + 1}: IoU ${two(iou)}, ${aligned ? 'aligned' : 'not aligned'}`)
+    }))
+  }}
+}
+
+// One sentence on what is pointed at, or else on the chosen phrase.
+function sentence(data, state, now, pointed) {
+  if (pointed) {
+    const row = now.rows[pointed.row], iou = now.iou[pointed.row][pointed.region], region = `r${pointed.region + 1}`
+    if (!row.phrases.length) return `“${row.text}” is in no phrase, so its row is empty.`
+    return `“${row.text}” and ${region}: IoU ${iou.toFixed(3)} is ${now.matrix[pointed.row][pointed.region] ? '' : 'not '}greater than ${state.iou}.`
+  }
+  if (state.phrase === null) return 'Choose a phrase of the caption, or point at a cell.'
+  const mine = data.which.map((phrase, box) => phrase === state.phrase && now.kept[box]), name = `“${data.phrases[state.phrase]}”`
+  if (!mine.some(Boolean)) return `${name} has no box with a score greater than ${state.score}.`
+  const regions = data.regions.map((_, region) => `r${region + 1}`).filter((_, region) => above(now.best[state.phrase][region], state.iou))
+  return `${name}: ${regions.length ? 'aligned with ' + regions.join(', ') : 'no region has an IoU greater than ' + state.iou}.`
+}
+
+function makeLegend(data) {
+  const sample = (kind, text) => make('li', {}, make('svg', {width: 26, height: 12, 'aria-hidden': 'true'},
+    make('g', {class: `box ${kind}`}, make('line', {class: 'line', x1: 1, x2: 25, y1: 6, y2: 6}))), text)
+  return make('ul', {class: 'legend'}, sample('grounded aligned', 'phrase, aligned'), sample('grounded', 'phrase, not aligned'),
+    sample('region aligned', 'region, aligned'), sample('region', 'region, not aligned'), ...(data.gold.length ? [sample('gold', 'gold')] : []))
+}
+
+// Build a view into `host`; returns how to show another state. Only the last step touches the page.
+function mount(host, data, start, css) {
+  let state = start, pointed = null
+  const view = {changed: null, set(next) { state = next; pointed = null; update() }}
+  const change = part => { state = {...state, ...part}; update(); view.changed?.(state) }
+  const choose = phrase => change({phrase: state.phrase === phrase ? null : phrase})
+  const overlaps = data.iou.flat().filter(Boolean)
+
+  const caption = makeCaption(data, choose), picture = makePicture(data), counts = makeCounts()
+  const iou = makeSlider('iou', 'IoU greater than', overlaps, value => change({iou: value}))
+  const score = makeSlider('score', 'Score greater than', data.scores, value => change({score: value}))
+  const matrix = makeMatrix(data, {choose, point: next => { pointed = next; update() }, chooseRows: rows => { pointed = null; change({rows}) }})
+  const readout = make('p', {class: 'readout', role: 'status'})
+
+  const update = () => {
+    const now = align(data, state)
+    caption.update(state, now)
+    picture.update(state, now, pointed)
+    iou.update(state.iou)
+    score.update(state.score)
+    counts.update(now)
+    matrix.update(state, now)
+    readout.textContent = sentence(data, state, now, pointed)
+  }
+  update()
+  const wide = data.regions.length > 8 ? ' wide' : ''
+  const root = make('section', {class: `vlg${wide}`, 'aria-label': 'Phrases and regions of a picture'},
+    make('div', {class: 'head'}, ...caption.nodes),
+    make('div', {class: 'left'}, picture.node, makeLegend(data)),
+    make('div', {class: 'sliders'}, iou.node, score.node), counts.node,
+    make('div', {class: 'below'}, matrix.node, readout))
+  // a page's own shortcuts, such as JupyterLab's, must not also act on keys that are meant for the view
+  root.addEventListener('keydown', event => { if (event.key !== 'Tab' && event.key !== 'Escape') event.stopPropagation() })
+  const shadow = host.shadowRoot ?? host.attachShadow({mode: 'open'})
+  shadow.replaceChildren(make('style', {}, css), root)
+  return view
+}
+
+// A view and the model of a running kernel tell each other of every change.
+function connect(view, model) {
+  view.set(model.get('value'))
+  view.changed = state => { model.set('value', state); model.save_changes() }
+  const follow = () => view.set(model.get('value'))
+  model.on('change:value', follow)
+  return () => { model.off('change:value', follow); view.changed = null }
+}
+
+// Views on the page and models of kernels find each other by name, whichever comes first.
+function link(name) {
+  const all = globalThis.vlgroundLinks ??= new Map()
+  if (!all.has(name)) all.set(name, {model: null, views: new Set(), ends: []})
+  return all.get(name)
+}
+
+function mountLinked(host, data, state, css, name) {
+  const view = mount(host, data, state, css)
+  if (!name) return
+  const {model, views, ends} = link(name)
+  views.add(view)
+  if (model) ends.push(connect(view, model))
+}
+
+export default {
+  initialize({model}) {
+    const mine = link(model.get('name'))
+    mine.model = model
+    mine.ends = [...mine.views].map(view => connect(view, model))
+    return () => { mine.ends.forEach(end => end()); mine.model = null }
+  },
+  render({model, el}) {
+    const host = make('div')
+    el.append(host)
+    return connect(mount(host, model.get('data'), model.get('value'), model.get('_css')), model)
+  },
+}
