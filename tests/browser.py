@@ -9,6 +9,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,14 @@ def run_menu(page, entry: str = 'Run All Cells') -> None:
     "Choose an entry of the Run menu."
     page.get_by_role('menuitem', name='Run', exact=True).click()
     page.get_by_role('menuitem', name=entry, exact=True).click()
+
+
+@contextmanager
+def photographed(page, folder: Path) -> Iterator[None]:
+    "Close the page in the end; leave a picture of it if something fails."
+    try: yield
+    except BaseException:
+        page.screenshot(path=folder/'page.png')
+        print(f'what the page looked like: {folder/"page.png"}')
+        raise
+    finally: page.close()

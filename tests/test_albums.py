@@ -11,27 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from files import jpeg, write_tar
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from vlground.albums import LONGEST, SUFFIXES, TarMember, files_by_folder, find_images, picture_bytes, read_picture
 
 NAMES = ('a.jpg', 'b.PNG', 'deep/er/a.jpg', 'with space.webp', 'ünï#1.jpeg', '100%.gif')
-
-
-def jpeg(colour, size=(8, 6), **settings) -> bytes:
-    file = io.BytesIO()
-    Image.new('RGB', size, colour).save(file, 'JPEG', **settings)
-    return file.getvalue()
-
-
-def write_tar(path, files: dict, form=tarfile.USTAR_FORMAT) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, 'w', format=form) as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
 
 
 # pictures and where they lie

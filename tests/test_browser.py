@@ -2,7 +2,7 @@
 import time
 
 import pytest
-from browser import PATIENCE, browser, lab, open_notebook, run_menu, wait_until_run, without_outputs # noqa: F401
+from browser import PATIENCE, browser, lab, open_notebook, photographed, run_menu, wait_until_run, without_outputs # noqa: F401
 from notebooks import ROOT
 
 pytestmark = pytest.mark.browser
@@ -28,7 +28,7 @@ def test_a_lesson_runs_in_jupyterlab(browser, lab, name, tmp_path):
     page.set_default_timeout(PATIENCE*1000)
     errors = []
     page.on('pageerror', lambda error: errors.append(str(error)))
-    try:
+    with photographed(page, tmp_path):
         open_notebook(page, url, name)
         assert page.locator('.jp-RenderedImage img').count() == 0
         run_menu(page)
@@ -40,8 +40,3 @@ def test_a_lesson_runs_in_jupyterlab(browser, lab, name, tmp_path):
         assert widest_picture(page) > 400 # pixels
         assert page.locator('.jp-RenderedText[data-mime-type="application/vnd.jupyter.error"]').count() == 0
         assert not errors
-    except BaseException:
-        page.screenshot(path=tmp_path/'page.png')
-        print(f'what the page looked like: {tmp_path/"page.png"}')
-        raise
-    finally: page.close()

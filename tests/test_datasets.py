@@ -1,5 +1,4 @@
 "Readers and writers of captions, rows, pickles and parts: round trips, files as the tools leave them, files that lie, files that bite."
-import io
 import json
 import os
 import pickle
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from files import jpeg, write_tar
 from hypothesis import assume, example, given, settings, strategies as st
-from PIL import Image
 
 from vlground.albums import find_images, read_picture
 from vlground.datasets import (Captions, CaptionedImage, Missing, fields_of, fraction_of, plain_unpickle, read_captions, read_fraction, read_pickle, typed_fields,
@@ -21,21 +20,6 @@ from vlground.datasets import (Captions, CaptionedImage, Missing, fields_of, fra
 
 CHARACTERS = st.characters(codec='utf-8') | st.sampled_from('\\\t\n\r\0\ufeff\u2028\u2029\x0b\x0c\x85"\'#')
 NAMES = ('a.jpg', 'b.PNG', 'deep/er/a.jpg', 'with space.webp', 'ünï#1.jpeg', '100%.gif')
-
-
-def jpeg(colour, size=(8, 6), **settings) -> bytes:
-    file = io.BytesIO()
-    Image.new('RGB', size, colour).save(file, 'JPEG', **settings)
-    return file.getvalue()
-
-
-def write_tar(path, files: dict, form=tarfile.USTAR_FORMAT) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, 'w', format=form) as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
 
 
 def quietly(*arguments, **keywords):

@@ -10,7 +10,6 @@ import torch
 from hypothesis import example, given, settings, strategies as st
 
 from vlground.core import load_json
-from vlground.datasets import typed_fields
 from vlground.expressions import (Detection, Expression, GoldImage, ReferData, box_corners, picture_size, proposals, read_detections, read_refer,
                                   write_detections, write_refer)
 
@@ -311,43 +310,8 @@ def test_proposals_of_pictures_without_detections():
     with pytest.raises(ValueError, match='1 pictures have no detections, not even an empty tensor; the first is 0.jpg'): proposals(data, {})
 
 
-# fields, sizes and boxes
+# sizes and boxes
 
-TYPES = {'whole': int, 'number': float, 'truth': bool, 'text': str, 'many': list, 'object': dict}
-RIGHT = {'whole': 7, 'number': 7, 'truth': True, 'text': '7', 'many': [7], 'object': {'seven': 7}}
-
-def test_fields_come_in_the_order_in_which_they_are_asked_for():
-    assert typed_fields(RIGHT | {'more': None}, TYPES, 'row 3') == list(RIGHT.values())
-    assert typed_fields(RIGHT, {'many': list, 'whole': int}, 'row 3') == [[7], 7] and typed_fields({}, {}, 'row 3') == []
-    value = typed_fields({'number': 7}, {'number': float}, 'row 3')[0]
-    assert type(value) is int # it passes, and stays what it was
-
-@given(st.dictionaries(st.sampled_from(sorted(TYPES)), st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.lists(st.integers(), max_size=2) | st.dictionaries(st.text(max_size=2), st.integers(), max_size=2)))
-def test_everything_that_is_wrong_with_a_row_is_said_at_once(row):
-    good = {'whole': (int,), 'number': (int, float), 'truth': (bool,), 'text': (str,), 'many': (list,), 'object': (dict,)} # by exact type, so that True is no number
-    lacking, wrong = [name for name in TYPES if name not in row], [name for name in TYPES if name in row and type(row[name]) not in good[name]]
-    if not lacking + wrong:
-        assert all(value is row[name] for name, value in zip(TYPES, typed_fields(row, TYPES, 'file, row 3')))
-        return
-    with pytest.raises(ValueError, match='^file, row 3: ') as caught: typed_fields(row, TYPES, 'file, row 3')
-    told = str(caught.value)
-    assert ('no field ' + ', '.join(lacking) in told) == bool(lacking)
-    for name in TYPES: assert (f'{name} must be ' in told) == (name in wrong)
-
-def test_fields_of_the_wrong_type_are_named_with_what_was_found():
-    with pytest.raises(ValueError, match=r"^d.json, row 3: no field a, b; c must be a whole number, got True; d must be a number, got '7'; e must be bytes, got 'x'$"):
-        typed_fields({'c': True, 'd': '7', 'e': 'x'}, {'a': str, 'c': int, 'b': int, 'd': float, 'e': bytes}, 'd.json, row 3')
-    with pytest.raises(ValueError) as caught: typed_fields({'a': 'x'*10_000}, {'a': int}, 'row 3')
-    assert len(str(caught.value)) < 200
-
-@pytest.mark.parametrize('row', [None, [], ['a'], 'a', 7, ('a',), {'a'}])
-def test_a_row_that_is_no_object(row):
-    with pytest.raises(ValueError, match='^row 3: expected an object with the fields a, b, got '): typed_fields(row, {'a': int, 'b': int}, 'row 3')
-
-def test_types_that_python_derives():
-    class Row(dict): pass
-    class Text(str): pass
-    assert typed_fields(Row(a=Text('x')), {'a': str}, 'row 3') == ['x']
 
 @given(st.integers(-3, 10**6 + 3), st.integers(-3, 10**6 + 3))
 @example(10**6, 5)

@@ -6,7 +6,7 @@ import re
 import nbformat
 import pytest
 import torch
-from browser import PATIENCE, browser, lab, open_notebook, run_menu, wait_until_run # noqa: F401
+from browser import PATIENCE, browser, lab, open_notebook, photographed, run_menu, wait_until_run # noqa: F401
 from notebooks import ROOT, outputs
 from PIL import Image
 
@@ -301,7 +301,7 @@ def test_in_jupyterlab(browser, lab, tmp_path): # noqa: F811
     errors = []
     page.on('pageerror', lambda error: errors.append(str(error)))
     page.on('console', lambda message: errors.append(message.text) if message.type == 'error' else None)
-    try:
+    with photographed(page, tmp_path):
         open_notebook(page, url, path.name)
         del errors[:] # of JupyterLab itself, before there is a view
         cells = page.locator('.jp-Notebook .jp-Cell')
@@ -330,11 +330,6 @@ def test_in_jupyterlab(browser, lab, tmp_path): # noqa: F811
         saved = wait_until_run(page, path)
         assert set(saved[0]['outputs'][0]['data']) == {'text/plain', 'text/html'}
         assert 'widgets' not in json.loads(path.read_text())['metadata']
-    except BaseException:
-        page.screenshot(path=tmp_path/'page.png')
-        print(f'what the page looked like: {tmp_path/"page.png"}')
-        raise
-    finally: page.close()
 
 
 def test_a_reload_a_second_display_and_a_stranger(browser, lab, tmp_path): # noqa: F811
@@ -348,7 +343,7 @@ def test_a_reload_a_second_display_and_a_stranger(browser, lab, tmp_path): # noq
     page.set_default_timeout(PATIENCE*250)
     errors = []
     page.on('pageerror', lambda error: errors.append(str(error)))
-    try:
+    with photographed(page, tmp_path):
         open_notebook(page, url, 'tried.ipynb')
         for number in (0, 2): run_cell(page, number)
         root, widget = page.locator('.vlground-view'), page.locator('.jp-OutputArea-output .jupyter-widgets, .jp-OutputArea-output .lm-Widget:has(section)').last
@@ -383,8 +378,3 @@ def test_a_reload_a_second_display_and_a_stranger(browser, lab, tmp_path): # noq
         image.wait_for()
         assert image.evaluate('image => image.naturalWidth') > 500 and image.evaluate('image => image.parentElement.shadowRoot') is None
         assert not errors
-    except BaseException:
-        page.screenshot(path=tmp_path/'page.png')
-        print(f'what the page looked like: {tmp_path/"page.png"}')
-        raise
-    finally: page.close()
