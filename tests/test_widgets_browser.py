@@ -274,9 +274,13 @@ view''',
 }
 
 
-def write_notebook(path, *names: str) -> None:
-    cells = [nbformat.v4.new_code_cell(CELLS[name], id=name) for name in names]
+def write_cells(path, cells) -> None:
+    "A notebook that names its kernel: JupyterLab asks for one otherwise, and waits for the answer."
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}), path)
+
+
+def write_notebook(path, *names: str) -> None:
+    write_cells(path, [nbformat.v4.new_code_cell(CELLS[name], id=name) for name in names])
 
 
 def run_cell(page, number: int) -> str:
@@ -338,7 +342,7 @@ def test_a_reload_a_second_display_and_a_stranger(browser, lab, tmp_path): # noq
     write_notebook(folder/'tried.ipynb', 'make', 'read', 'widget', 'set')
     html = GroundingView(Image.new('RGB', (60, 40)), 'a cat', [(0, 5)], [[1, 1, 30, 30]], [.9], [0], [[1, 1, 30, 30]]).to_html()
     foreign = nbformat.v4.new_code_cell('view', id='view', execution_count=1, outputs=[nbformat.v4.new_output('execute_result', {'text/plain': 'a view', 'text/html': html}, execution_count=1)])
-    nbformat.write(nbformat.v4.new_notebook(cells=[foreign]), folder/'foreign.ipynb')
+    write_cells(folder/'foreign.ipynb', [foreign])
     page = browser.new_page(viewport={'width': 1280, 'height': 1400})
     page.set_default_timeout(PATIENCE*250)
     errors = []
