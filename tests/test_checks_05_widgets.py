@@ -12,6 +12,7 @@ def test_check_count_pairs():
         (lambda overlap, threshold: int((overlap >= threshold).sum()), 'strictly greater'),
         (lambda overlap, threshold: int((overlap > .5).sum()), '0.5 written'),
         (lambda overlap, threshold: int((overlap > threshold).sum()) if threshold else overlap.numel(), 'not even at threshold 0'),
+        (lambda overlap, threshold: sum(value > threshold for row in overlap.tolist() for value in row), 'compare tensors'),
     ])
 
 

@@ -1,6 +1,7 @@
 "The checks behind the exercises of lesson 06, captions and pictures."
 import hashlib
 import random
+import zlib
 from urllib.parse import unquote, urlsplit
 
 from checking import assert_check
@@ -32,7 +33,7 @@ def test_check_read_line():
     ])
 
 
-def find_by_url(url, ids, path=lambda url: urlsplit(url).path, order=1, first=0):
+def find_by_url(url, ids, path=lambda url: url.split('?')[0].split('://')[1], order=1, first=0):
     parts = path(url).split('/')
     return next((tail for i in range(first, len(parts))[::order] if (tail := '/'.join(parts[i:])) in ids), 'none')
 
@@ -47,8 +48,9 @@ def test_check_find_by_url():
         (lambda url, ids: next((id for id in sorted(ids, key=len, reverse=True) if id.split('/')[-1] == urlsplit(url).path.split('/')[-1]), 'none'), 'another folder'),
         (lambda url, ids: next((id for id in sorted(ids, key=len, reverse=True) if urlsplit(url).path.endswith(id)), 'none'), 'xpark.png'),
         (lambda url, ids: find_by_url(url, ids, first=2 if urlsplit(url).path.count('/') > 1 else 0), 'whole path'),
+        (lambda url, ids: find_by_url(url, ids, path=lambda url: urlsplit(url).path), 'The host is the first part'),
     ])
-    assert checks.check_find_by_url(lambda url, ids: find_by_url(url, ids, path=lambda url: unquote(urlsplit(url).path)))
+    assert checks.check_find_by_url(lambda url, ids: find_by_url(url, ids, path=lambda url: unquote(url.split('?')[0])))
 
 
 def place(text, name='sha256'): return int.from_bytes(hashlib.new(name, text.encode()).digest()[:8], 'big')/2**64
@@ -63,6 +65,7 @@ def counting():
 def test_check_in_part():
     for name in ('sha256', 'md5', 'blake2b'): assert checks.check_in_part(lambda id, fraction: place(id, name) < fraction)
     assert checks.check_in_part(lambda id, fraction: random.Random(id).random() < fraction) # seeded with a text, Python's generator hashes it with SHA-512
+    assert checks.check_in_part(lambda id, fraction: zlib.crc32(id.encode()) < fraction*2**32)
     assert_check(checks.check_in_part, lambda id, fraction: place(id) < fraction, [
         (lambda id, fraction: random.random() < fraction, 'random, or counted'),
         (counting(), 'random, or counted'),
@@ -74,4 +77,8 @@ def test_check_in_part():
         (lambda id, fraction: int(id.split('.')[0]) % round(1/fraction) == 0, 'words'),
         (lambda id, fraction: int(''.join(c for c in id if c.isdigit()) or 0) % round(1/fraction) == 0, 'multiples of 16'),
         (lambda id, fraction: place(id[:16]) < fraction, 'first letters'),
+        (lambda id, fraction: int(hashlib.md5(id.encode()).hexdigest(), 16) % round(1/fraction) == 0, 'three quarters'),
+        (lambda id, fraction: int(hashlib.md5(id.encode()).hexdigest(), 16) % round(1/fraction) == 0 if fraction < 1/2 else place(id) < fraction, 'in 0.3 should be in 0.5'),
+        (lambda id, fraction: place(id) < (.4 if fraction == .3 else fraction), 'about 0.3'),
+        (lambda id, fraction: hashlib.sha256(id.encode()).digest()[0] < 256*fraction, 'too coarse'),
     ])

@@ -19,6 +19,14 @@ def phrases_in(line, start=None, kinds=False, end=0):
     return text, phrases
 
 
+def searched_behind_the_last(line):
+    (text, phrases), at, found = phrases_in(line), 0, []
+    for start, end, chain in phrases:
+        at = text.index(text[start:end], at) + end - start
+        found.append((at - end + start, at, chain))
+    return text, found
+
+
 def test_check_phrases_in():
     assert_check(checks.check_phrases_in, phrases_in, [
         (lambda line: (line, []), 'free of all markup'),
@@ -28,6 +36,7 @@ def test_check_phrases_in():
         (lambda line: phrases_in(line, start=lambda text, mark: mark.start()), 'not of the line'),
         (lambda line: phrases_in(line, kinds=True), 'several kinds'),
         (lambda line: phrases_in(line, start=lambda text, mark: text.index(mark[3])), 'twice'),
+        (searched_behind_the_last, 'part of an earlier word'),
         (lambda line: phrases_in(line) if line.count(' ') < 6 or 'sees' in line or 'and' in line else (phrases_in(line)[0], [(0, 3, '0')]), 'many words'),
     ])
 
@@ -45,6 +54,13 @@ def once_in_all(captions):
     return names
 
 
+def unlike_the_last(captions):
+    names = {}
+    for words, chain in ((words.lower(), chain) for phrases in captions for words, chain in phrases if chain != '0'):
+        if names.setdefault(chain, [None])[-1] != words: names[chain].append(words)
+    return {chain: told[1:] for chain, told in names.items()}
+
+
 def test_check_names_of():
     def all_of(captions): return [phrase for phrases in captions for phrase in phrases]
     assert_check(checks.check_names_of, names_of, [
@@ -52,6 +68,8 @@ def test_check_names_of():
         (lambda captions: {chain: words for words, chain in all_of(captions)}, 'in a list'),
         (lambda captions: {chain: [words] for words, chain in all_of(captions)}, 'both'),
         (lambda captions: {chain: sorted(names) for chain, names in names_of(captions).items()}, 'the first one first'),
+        (lambda captions: {chain: sorted(names, reverse=True) for chain, names in names_of(captions).items()}, 'backwards'),
+        (unlike_the_last, 'came between'),
         (lambda captions: names_of([phrases[:1] for phrases in captions]), 'several phrases'),
         (lambda captions: {chain: [words.lower() for words, other in all_of(captions) if other == chain] for chain in names_of(captions)}, 'count once'),
         (lambda captions: {chain: list(dict.fromkeys(words for words, other in all_of(captions) if other == chain)) for chain in names_of(captions)}, 'letters small'),
@@ -75,6 +93,9 @@ def test_check_pointed_at():
         (lambda chain, objects, size: pointed_at(chain, objects, size)[:1], 'several boxes'),
         (lambda chain, objects, size: pointed_at(chain, objects[::-1], size), 'in the order'),
         (lambda chain, objects, size: pointed_at(chain, [each for each in objects if each[0][0] == chain], size), 'several chains'),
+        (lambda chain, objects, size: pointed_at(chain, [each for each in objects if each[0][-1] == chain], size), 'the first too'),
+        (lambda chain, objects, size: sorted(pointed_at(chain, objects, size)), 'in the order of the objects'),
+        (lambda chain, objects, size: boxes(chain, objects) or [(0, 0, *size) for chains, _, scene in objects if chain in chains and scene], 'is one box'),
         (lambda chain, objects, size: [box for chains, box, _ in objects if chain in chains], 'empty list'),
         (lambda chain, objects, size: boxes(chain, objects), 'whole picture'),
         (lambda chain, objects, size: pointed_at(chain, objects, size[::-1]), 'width, height'),

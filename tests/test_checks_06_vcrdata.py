@@ -29,6 +29,7 @@ def test_check_marked_text():
         (lambda tokens, objects: marked(tokens, objects) + ' ', 'single spaces'),
         (lambda tokens, objects: marked([t if isinstance(t, str) else t[:1] for t in tokens], objects), 'one pair of brackets'),
         (lambda tokens, objects: marked(tokens, objects[1:] + ('x',)), 'index 0 is an object'),
+        (lambda tokens, objects: marked([t if isinstance(t, str) else sorted(t) for t in tokens], objects), 'keep their order'),
     ])
 
 

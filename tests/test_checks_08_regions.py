@@ -40,6 +40,7 @@ def test_check_nms_by_class():
         (lambda boxes, scores, labels, overlap: nms(boxes, scores, overlap), 'both stay'),
         (lambda *given: shifted(*given, lambda boxes: 100), 'beyond *all* others'),
         (lambda *given: shifted(*given, lambda boxes: 3), 'beyond *all* others'),
+        (lambda *given: shifted(*given, lambda boxes: 1e6), 'cannot tell the corners apart'),
         (lambda *given: shifted(*given, lambda boxes: boxes.max() + 1), 'Corners may be negative'),
         (batched_nms, 'Corners may be negative'), # torchvision's own trick counts from 0
         (lambda boxes, scores, labels, overlap: shifted(boxes, scores, labels, .5, width), 'write 0.5'),

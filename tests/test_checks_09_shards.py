@@ -18,6 +18,7 @@ def test_check_place_of():
         (lambda i, records, shard_size: place_of(i, records, 4), 'written into the code'),
         (lambda i, records, shard_size: divmod(i % records, shard_size), 'no record 10'),
         (lambda i, records, shard_size: place_of(i, records, shard_size) if i > -records - 1 else (0, 0), 'no record -11'),
+        (lambda i, records, shard_size: place_of(i if i > -records else records, records, shard_size), '-10 of ten records is the first one'),
     ])
 
 

@@ -39,6 +39,15 @@ def different(ids, first=1):
     return found
 
 
+def greedy(ids):
+    taken, found = set(), []
+    for id in ids:
+        name, k = id, 0
+        while name in taken: name, k = f'{id}#{k + 1}', k + 1
+        taken.add(name), found.append(name)
+    return found
+
+
 def test_check_unique_ids():
     assert_check(checks.check_unique_ids, different, [
         (lambda ids: list(ids), 'The second "7"'),
@@ -48,6 +57,7 @@ def test_check_unique_ids():
         (lambda ids: list(dict.fromkeys(ids)), 'The second "7"'),
         (lambda ids: sorted(different(ids)), 'order must stay' if sorted(['7', '8', '7#1', '8#1', '8#2']) == ['7', '8', '7#1', '8#1', '8#2'] else 'count of its own'),
         (lambda ids: [f'{id}#{ids[:i].count(id)}' if id in ids[:i] else id for i, id in enumerate(ids)], 'already look like'),
+        (greedy, 'even further down'),
     ])
 
 

@@ -1,4 +1,6 @@
 "The checks behind the exercises of lesson 09, streaming."
+from itertools import islice
+
 from checking import assert_check
 
 from vlground import checks_labels as checks
@@ -15,6 +17,12 @@ def group(names, split=lambda file: file.split('.', 1), folders=True, neighbours
     return samples
 
 
+def in_a_dict(names):
+    samples = {}
+    for key, endings in group(names): samples.setdefault(key, []).extend(endings)
+    return list(samples.items())
+
+
 def test_check_group_members():
     assert_check(checks.check_group_members, group, [
         (lambda names: group(names, neighbours=False), 'Two members with one key'),
@@ -23,6 +31,7 @@ def test_check_group_members():
         (lambda names: group([name.rpartition('/')[2] for name in names]), 'A folder belongs'),
         (lambda names: [(key, ['.' + ending for ending in endings]) for key, endings in group(names)], 'without its dot'),
         (lambda names: group(names)[:1], 'Another key'),
+        (in_a_dict, 'only neighbours'),
     ])
 
 
@@ -55,6 +64,21 @@ def finite(items, size, generator):
     yield from shuffled(list(items), size, generator)
 
 
+def rest_in_order(items, size, generator):
+    buffer = []
+    for item in items:
+        buffer.append(item)
+        if len(buffer) > size: yield buffer.pop(generator.randrange(size))
+    yield from buffer
+
+
+def by_blocks(items, size, generator):
+    items = iter(items)
+    while block := list(islice(items, size)):
+        generator.shuffle(block)
+        yield from block
+
+
 def test_check_shuffled():
     assert_check(checks.check_shuffled, shuffled, [
         (lambda items, size, generator: shuffled(items, size, generator, rest=False), 'Every item must come out once'),
@@ -63,5 +87,7 @@ def test_check_shuffled():
         (own, 'same seed gives the same order'),
         (no_seed, 'another seed gives another'),
         (lambda items, size, generator: shuffled(items, size, generator, place=0), 'another seed gives another' if False else 'hardly mixed'),
+        (rest_in_order, 'The rest must come out in random order'),
+        (by_blocks, 'not a whole buffer'),
         (finite, 'endless'),
     ])

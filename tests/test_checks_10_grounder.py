@@ -23,6 +23,7 @@ def test_check_anchor_for():
         (lambda *arguments: anchor_for(*arguments, 'pixels'), 'Differences in pixels'),
         (lambda width, height, anchors: anchors[anchor_for(width, height, anchors)], 'index'),
         (lambda width, height, anchors: anchor_for(width, height, anchors[:2]), 'Nine anchors'),
+        (lambda width, height, anchors: len(anchors) - 1 - anchor_for(width, height, anchors[::-1]), 'the first of them'),
     ])
 
 

@@ -5,6 +5,7 @@ import re
 import runpy
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 from killing import begin, wait_until
@@ -83,6 +84,8 @@ MISTAKES = [
     (('vlground_label', '--images', '{world}/images', '--captions', '{world}/captions.tsv', '--engine', 'spark'), "no engine 'spark'; there are local, ray"),
     (('vlground_label', '--images', '{world}/images', '--captions', '{world}/captions.tsv', '--preset', 'gold'), "no preset 'gold'; there are paper, glip, grit"),
     (('vlground_label', '--images', '{world}/images'), 'no captions in it'),
+    (('vlground_label', '--images', '{world}/images', '--captions', '{world}/captions.tsv', '--batch_size', '0'), 'batch_size: expected at least 1 picture a call, got 0'),
+    (('vlground_label', '--images', '{world}/images', '--captions', '{empty}'), 'empty.tsv: no captions'),
     (('vlground_check', 'nowhere'), 'nowhere: no such folder'),
     (('vlground_bench', 'speed'), "no benchmark 'speed'; there are store, label"),
     (('vlground_label', '--images', '{world}/images', '--captions', 'no.tsv', '--regions', '{regions}'), 'no.tsv: no such captions file'),
@@ -106,8 +109,9 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize('words, told', MISTAKES, ids=[f'{words[0]}-{i}' for i, (words, _) in enumerate(MISTAKES)])
-def test_a_mistake_is_one_sentence_and_exit_code_1(terminal, small_world, small_regions, small_labels, words, told):
-    places = dict(world=small_world, regions=small_regions, labels=small_labels)
+def test_a_mistake_is_one_sentence_and_exit_code_1(terminal, small_world, small_regions, small_labels, tmp_path, words, told):
+    places = dict(world=small_world, regions=small_regions, labels=small_labels, empty=tmp_path/'empty.tsv')
+    places['empty'].touch()
     code, said, problem = terminal(*(word.format(**places) for word in words))
     sentence = [line for line in problem.split('\n') if line]
     assert code == 1 and len(sentence) == 1 and sentence[0].startswith(f'{words[0]}: ') and told in sentence[0] and not said
@@ -199,6 +203,19 @@ def test_photographs_and_a_teacher_of_ones_own_need_no_preparation(terminal, tmp
     code, said, problem = terminal('vlground_label', '--images', 'my photos', '--teacher', 'mine:Upper', '--out', 'labels')
     assert code == 0 and '10 captions, 30 phrases (0 without a box), 30 boxes, 0 not usable' in said, problem
     assert 'upper-1' in (tmp_path/'here'/'labels'/'manifest.json').read_text() and (tmp_path/'here'/'labels'/'labels.html').read_text().count('<section>') == 10
+
+
+def test_a_folder_is_labelled_as_it_is_checked(terminal, small_world):
+    "Captions beside a folder `images`: what vlground_check calls usable can be labelled under the same name."
+    code, said, problem = terminal('vlground_label', '--images', small_world, '--out', 'L', '--sample', 2)
+    assert code == 0 and said.startswith('40 captions, ') and Path('L/labels.html').read_text().count('<section>') == 2, problem
+
+
+def test_ctrl_c_is_told(capsys):
+    @one_sentence
+    def patient(): raise KeyboardInterrupt
+    with pytest.raises(SystemExit): patient()
+    assert capsys.readouterr().err == 'patient: stopped; run again to go on\n'
 
 
 def test_jobs_of_an_array_leave_the_summary_to_the_last(terminal, small_world):

@@ -320,6 +320,21 @@ def test_run_jobs():
     assert list(core.run_jobs(torch.get_num_threads, [(), ()], workers=2)) == [1, 1]
 
 
+def test_jobs_are_handed_out_as_results_are_taken():
+    class Watched(list):
+        taken = 0
+        def __iter__(self):
+            for each in super().__iter__():
+                self.taken += 1
+                yield each
+    arguments = Watched((i, 1) for i in range(100))
+    results = core.run_jobs(operator.add, arguments, workers=2)
+    for count in range(1, 4):
+        next(results)
+        assert arguments.taken <= 2*2 + count # neither a million arguments nor their results wait in memory
+    assert len(list(results)) == 97
+
+
 @pytest.mark.parametrize('workers', [1, 2])
 def test_a_failing_job_is_heard_of(workers):
     with pytest.raises(ZeroDivisionError): list(core.run_jobs(operator.truediv, [(1, 1), (1, 0), (4, 2)], workers))

@@ -3,10 +3,12 @@ import math
 import os
 import pickle
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from killing import contents
@@ -139,6 +141,37 @@ def test_attributes_are_asked_of_things_only_and_each_of_its_own():
     assert parts['colour'] < 1e-3 < 5 < parts['pose']
 
 
+def test_the_loss_of_an_attribute_is_the_mean_over_the_things_found():
+    images, targets = scene_batch(4, 3, 3, (CAPTIONS, REFER))
+    torch.manual_seed(0)
+    model = small_faster_rcnn().train()
+    torch.manual_seed(1)
+    parts = detection_loss(model, (images, targets))
+    torch.manual_seed(1) # the same drawing of proposals, step by step
+    batch, targets = model.transform(images, targets)
+    maps, heads = {'0': model.backbone(batch.tensors)}, model.roi_heads
+    proposals, matched, labels, _ = heads.select_training_samples(model.rpn(batch, maps, targets)[0], targets)
+    features, things = heads.box_head(heads.box_roi_pool(maps, proposals, batch.image_sizes)), torch.cat(labels) > 0
+    for name, answer in model.attributes.items():
+        truth = torch.cat([target[name][rows] for target, rows in zip(targets, matched)])
+        torch.testing.assert_close(parts[name], F.cross_entropy(answer(features[things]), truth[things]))
+
+
+@pytest.mark.parametrize('empty', [(0,), (1,), (0, 1)])
+def test_pictures_with_nothing_in_them(empty):
+    images, _ = scene_batch(0, 1, 2, (CAPTIONS,))
+    scenes = [make_scene(1, i, CAPTIONS) for i in range(2)]
+    targets = [scene_targets(replace(scene, things=()) if i in empty else scene) for i, scene in enumerate(scenes)]
+    assert all(targets[i]['boxes'].shape == (0, 4) for i in empty)
+    torch.manual_seed(0)
+    model = small_faster_rcnn().train()
+    parts = detection_loss(model, (images, targets))
+    parts['loss'].backward()
+    assert all(value.isfinite() for value in parts.values())
+    if len(empty) == 2: assert all(parts[name] == 0 for name in (*ATTRIBUTES, 'box', 'loss_rpn_box_reg'))
+    assert not [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.isfinite().all()]
+
+
 # its training
 
 def test_training_is_the_same_twice(tmp_path):
@@ -162,6 +195,21 @@ def test_weights_travel_in_half_precision(tmp_path):
 def test_shipping_what_ships_gives_the_same_bytes(tmp_path):
     path = ship(unship(small_faster_rcnn(), 'detector'), 'detector', tmp_path)
     assert path.read_bytes() == (DATA/'detector.safetensors').read_bytes()
+
+
+def test_numbers_too_large_for_half_precision_are_not_shipped(tmp_path):
+    for value in (1e6, float('nan')):
+        layer = nn.Linear(2, 2)
+        nn.init.constant_(layer.bias, value)
+        with pytest.raises(ValueError, match='grounder.safetensors: bias holds NaN, or numbers beyond the 65,504'): ship(layer, 'grounder', tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_another_network(tmp_path):
+    for name, lesson in (('detector', '08'), ('grounder', '10')):
+        ship(nn.Linear(2, 2), name, tmp_path)
+        with pytest.raises(ValueError, match=f'{name}.safetensors: weights of another network than this FasterRCNN; .* the command of lesson {lesson}$'):
+            unship(small_faster_rcnn(), name, tmp_path)
 
 
 def test_a_full_disk_leaves_the_old_weights(tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ def test_boxes_are_kept_to_four_decimals(tmp_path):
     write_refer(ReferData((), {image.id: replace(image, boxes=(box,))}), tmp_path)
     assert read_refer(tmp_path).images[image.id].boxes == ((1.1, 2.2, 33.3, 44.4),)
     for bad in ((1., 1., 1., 5.), (5., 1., 1., 5.), (1., 1., 1.00001, 5.), (1., float('nan'), 2., 5.), (1., 1., 700., 5.)):
-        with pytest.raises(ValueError, match='object 1719310 of image 581857.*(no area|not inside|four finite)'): write_refer(ReferData((), {image.id: replace(image, boxes=(bad,))}), tmp_path)
+        with pytest.raises(ValueError, match='object 1719310 of image 581857.*(no area|not inside|four finite|negative width or height)'): write_refer(ReferData((), {image.id: replace(image, boxes=(bad,))}), tmp_path)
 
 def original(folder, **changes): # the two files as the originals have them, with ids, fields and rounding of their kind
     annotation = {'segmentation': [[1., 2., 3., 4.]], 'area': 1234.5, 'iscrowd': 0, 'image_id': 581857, 'bbox': [10.62, 20.5, 100.25, 459.51], 'category_id': 18, 'id': 1719310}
@@ -87,7 +87,7 @@ def test_the_original_layout(tmp_path):
     (dict(annotation_bbox=[10, 20, 700, 30]), r'instances.json, annotation id 1719310: its box .* not inside its picture of 640 x 480'),
     (dict(annotation_bbox=[-40, 20, 70, 30]), 'not inside'), (dict(annotation_bbox=[10, 20, float('nan'), 30]), 'annotation id 1719310: its box must be four finite numbers'), (dict(annotation_bbox=[10, 20, 30]), 'four finite numbers'),
     (dict(annotation_bbox=[10, 20, 0, 30]), r'ref_id 0: its ann_id 1719310 is not among the objects with an area'),
-    (dict(annotation_bbox=[10, 20, -5, 30]), 'not among the objects with an area'),
+    (dict(annotation_bbox=[100, 20, -50, 30]), r'instances.json, annotation id 1719310: its box \[100, 20, -50, 30\] has a negative width or height'),
     (dict(annotation_image_id=3), 'annotation id 1719310: its image_id 3 is not among the images'), (dict(annotation_category_id=3), 'category_id 3 is not among the categories'),
     (dict(annotation_bbox=None), 'annotation id 1719310: no field bbox'), (dict(image_width=None), 'image id 581857: no field width'), (dict(ref_ann_id=5), r'refs\(unc\).p, ref_id 0: its ann_id 5'),
     (dict(ref_image_id=5), r'ref_id 0: its image_id is 5, but its ann_id 1719310 belongs to image 581857'), (dict(ref_split=None), r'refs\(unc\).p, ref_id 0: no field split'),
@@ -110,7 +110,27 @@ def test_the_writer_refuses_what_contradicts_itself(tmp_path):
     first, second = data.expressions
     with pytest.raises(ValueError, match='expression 1: differs from others of ref_id 0'): write_refer(replace(data, expressions=(first, replace(second, split='val'))), tmp_path)
     with pytest.raises(ValueError, match='expression 1: its box and category'): write_refer(replace(data, expressions=(first, replace(second, box=(0., 0., 5., 5.)))), tmp_path)
+    (image,) = data.images.values()
+    for changes, told in ((dict(expressions=(first, replace(second, id=0))), 'expression 0: its id occurs twice'), (dict(images={581857: replace(image, size=(0, 0))}), '0 x 0 pixels is not the size of a picture'),
+                          (dict(images={581857: image, 8: image}), 'image 581857: it stands under the number 8'),
+                          (dict(images={581857: image, 8: replace(image, id=8)}), 'object 1719310 of image 8: its id occurs twice')):
+        with pytest.raises(ValueError, match=told): write_refer(replace(data, **({'expressions': ()} if 'size' in told else {}), **changes), tmp_path)
     assert read_refer(tmp_path) == data
+
+def test_expressions_of_one_object_come_back_together(tmp_path):
+    gold = GoldImage(0, 'a.jpg', (9, 9), (1, 2), ((0., 0., 5., 5.), (1., 1., 3., 3.)), ('dog', 'cat'))
+    def about(id, place): return Expression(id, 0, 'a.jpg', 'it', gold.boxes[place], gold.categories[place], 'train', place, gold.ann_ids[place])
+    write_refer(ReferData((about(0, 0), about(1, 1), about(2, 0)), {0: gold}), tmp_path)
+    assert read_refer(tmp_path) == ReferData((about(0, 0), about(2, 0), about(1, 1)), {0: gold})
+
+@pytest.mark.parametrize('number', [np.float64, np.float32, torch.tensor])
+def test_numbers_of_other_libraries_are_written_as_numbers(tmp_path, number):
+    gold = GoldImage(0, 'a.jpg', (9, 9), (1,), ((0., 0., 5.5, 5.),), ('dog',))
+    write_refer(ReferData((), {0: replace(gold, boxes=(tuple(map(number, gold.boxes[0])),))}), tmp_path)
+    assert read_refer(tmp_path).images == {0: gold}
+    write_detections([Detection(0, tuple(map(number, gold.boxes[0])), number(.75), 'dog')], tmp_path/'d.json', {0: gold})
+    assert read_detections(tmp_path/'d.json', {0: gold})['a.jpg'].tolist() == [[0, 0, 5.5, 5]]
+    with pytest.raises(ValueError, match=r'its box \(5.0, 0.0, 5.0, 5.0\) has no area'): write_refer(ReferData((), {0: replace(gold, boxes=(tuple(map(number, (5., 0., 5., 5.))),))}), tmp_path)
 
 
 # fields of the wrong kind are named with file and id, and never end in a TypeError
@@ -244,8 +264,12 @@ def test_detections_as_mattnet_writes_them(tmp_path, images):
     assert len(read_detections(tmp_path/'dets.json', images, score=.9982)['COCO_train2014_000000581857.jpg']) == 1
     assert len(read_detections(mattnet(tmp_path, (0, 'box', [640.5, 20, .5, 5])), images)['COCO_train2014_000000581857.jpg']) == 2 # nothing of it is inside
 
+@pytest.mark.parametrize('score', [65, -.1, float('nan')])
+def test_a_lowest_score_that_is_none(tmp_path, images, score):
+    with pytest.raises(ValueError, match=r'score: expected a number in \[0, 1\], got'): read_detections(mattnet(tmp_path), images, score=score)
+
 @pytest.mark.parametrize('change, told', [
-    ((1, 'box', [0, 0, 642, 5]), r'dets.json, det_id 1: its box .* is not inside its picture of 640 x 480'), ((1, 'box', '0 0 5 5'), 'det_id 1: box must be a list'),
+    ((1, 'box', [900, 100, -700, 20]), r'det_id 1: its box .* has a negative width or height'), ((1, 'box', [0, 0, 642, 5]), r'dets.json, det_id 1: its box .* is not inside its picture of 640 x 480'), ((1, 'box', '0 0 5 5'), 'det_id 1: box must be a list'),
     ((1, 'box', [0, 0, float('nan'), 5]), 'det_id 1: its box must be four finite numbers'), ((1, 'image_id', 8), 'det_id 1: its image_id 8 is not among the images'),
     ((1, 'image_id', [581857]), 'det_id 1: image_id must be a whole number'), ((1, 'score', '0.9'), "det_id 1: score must be a number, got '0.9'"),
     ((1, 'score', float('nan')), r'det_id 1: its score must be in \[0, 1\]'), ((1, 'score', 98.2), r'det_id 1: its score must be in \[0, 1\]'),
@@ -296,6 +320,7 @@ def test_gold_boxes_are_given_to_training_pictures_only(rows, splits):
         with pytest.raises(ValueError, match='no split'): proposals(data, found, splits)
         return
     choices = proposals(data, found, splits)
+    if len(splits) == 1: assert all(torch.equal(boxes, choices[name]) for name, boxes in proposals(data, found, *splits).items())
     for i in range(3):
         of_picture = {split for image_id, split in rows if image_id == i}
         mine = gold[i] if of_picture and of_picture <= splits else ()
@@ -323,14 +348,16 @@ def test_sizes_of_pictures(width, height):
         with pytest.raises(ValueError, match=f'^a.jpg: {width} x {height} pixels is not the size of a picture'): picture_size(width, height, 'a.jpg')
 
 @given(st.tuples(*[st.floats(-3, 103)]*2), st.tuples(*[st.floats(-3, 103)]*2))
+@example((100.9, 0.), (.05, 5.))
+@example((-1., 0.), (.5, 5.))
 def test_corners_are_inside_or_refused(near, size):
     xywh = (*near, *size)
     far = near[0] + size[0], near[1] + size[1]
     outside = min(near) < -1 or far[0] > 101 or far[1] > 51
-    if min(abs(near[0] + 1), abs(near[1] + 1), abs(far[0] - 101), abs(far[1] - 51)) < 1e-3: return # too close to call
-    if outside:
-        with pytest.raises(ValueError, match='^b: its box .* is not inside its picture of 100 x 50 pixels'): box_corners(xywh, (100, 50), 'b')
+    if min(abs(near[0] + 1), abs(near[1] + 1), abs(far[0] - 101), abs(far[1] - 51)) < 1e-3 and near[0] != -1: return # too close to call
+    if outside or min(size) < 0:
+        with pytest.raises(ValueError, match='^b: its box .* (is not inside its picture of 100 x 50 pixels|has a negative width or height)'): box_corners(xywh, (100, 50), 'b')
         return
     x1, y1, x2, y2 = box_corners(xywh, (100, 50), 'b')
-    assert x1 == pytest.approx(max(near[0], 0), abs=1e-4) and y1 == pytest.approx(max(near[1], 0), abs=1e-4)
-    assert x2 == pytest.approx(min(far[0], 100), abs=1e-4) and y2 == pytest.approx(min(far[1], 50), abs=1e-4) and x1 >= 0 and y1 >= 0 and x2 <= 100 and y2 <= 50
+    for edge, expected, end in zip((x1, y1, x2, y2), (*near, *far), (100, 50, 100, 50)): assert edge == pytest.approx(min(max(expected, 0), end), abs=1e-4)
+    assert 0 <= x1 <= x2 <= 100 and 0 <= y1 <= y2 <= 50

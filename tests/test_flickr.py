@@ -214,6 +214,7 @@ def test_the_entity_bomb_would_have_gone_off():
 IMAGE = FlickrImage('1.jpg', (100, 80), (FlickrCaption('a dog'),), (FlickrObject(('1',), (0., 0., 5., 5.)),), 'val')
 
 @pytest.mark.parametrize('changes, told', [
+    (dict(size=(0, 0)), '1.jpg: 0 x 0 pixels is not the size of a picture'), (dict(size=(24.5, 20)), '1.jpg: its size must be in whole pixels'),
     (dict(image_id='a/1.jpg'), 'no folders'), (dict(image_id='a 1.jpg'), 'without spaces'), (dict(image_id='.jpg'), 'names'), (dict(image_id='a\x00.jpg'), 'names'), (dict(split='testA'), "its split must be one of train, val, test, got 'testA'"),
     (dict(captions=(FlickrCaption('a [b]'),)), '1.jpg, caption 1: markup'), (dict(objects=(FlickrObject(()),)), '1.jpg, object 1: expected the number of a chain'), (dict(objects=(FlickrObject(('x',)),)), 'object 1: expected the number'),
     (dict(objects=(FlickrObject(('1',), (0., 0., 5., 5.), scene=True),)), 'object 1: it has a box, and says'), *[(dict(objects=(FlickrObject(('1',), box),)), 'object 1: its box') for box in

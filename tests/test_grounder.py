@@ -314,7 +314,10 @@ def test_pictures_without_phrases(teacher):
 
 
 def test_a_list_of_phrases_for_each_picture(teacher):
-    with pytest.raises(ValueError, match='1 pictures, 2 lists of phrases'): teacher([render(make_scene(1, 1, TEACHER))], [['a dog'], ['a cat']])
+    picture = render(make_scene(1, 1, TEACHER))
+    with pytest.raises(ValueError, match='1 pictures, 2 lists of phrases'): teacher([picture], [['a dog'], ['a cat']])
+    for phrases, told in ((['a dog'], 'a dog'), (['a dog', 'a cat'], 'a dog'), ([''], '')):
+        with pytest.raises(ValueError, match=rf"expected a list of phrases for each picture, got a text; write \[\['{told}'\]\]"): teacher([picture], phrases)
 
 
 @pytest.mark.parametrize('phrase', ['', ' ', '🐕', 'كلب أحمر', 'a\x00dog', '.*(?P<x>', 'dog '*3000, 'żółw', 'e\u0301te\u0301'])
@@ -367,6 +370,11 @@ def test_phrase_ids(tokenizer):
     ids = phrase_ids(['a red dog', 'dog', 'a '*99], tokenizer)
     assert ids.shape == (3, 16) and (ids[0] > 0).sum() == 3 and (ids[1] > 0).sum() == 1 and ids[0, 2] == ids[1, 0]
     assert phrase_ids(['a '*99], tokenizer, 20).shape == (1, 20)
+    assert phrase_ids([], tokenizer).shape == (0, 1) and phrase_ids([], tokenizer).dtype == torch.int64
+
+
+def test_a_grounder_without_words_is_refused():
+    with pytest.raises(ValueError, match='give vocabulary, the number of word pieces, or a text encoder'): OneStageGrounder(WORLD)
 
 
 # device and precision
@@ -451,6 +459,14 @@ def test_hits_are_those_of_the_surest_boxes(seed, threshold):
         answers.append(Grounded(torch.tensor([box() for _ in range(n)], dtype=torch.float32).view(-1, 4), scores, phrases))
     found = hits(answers, truth, threshold)
     assert found.dtype == torch.bool and found.tolist() == hits_by_hand(answers, truth, threshold)
+
+
+def test_answers_that_do_not_fit_the_truth_are_refused():
+    box = torch.tensor([[0., 0, 9, 9]])
+    def says(phrase): return Grounded(box, torch.ones(1), torch.tensor([phrase]))
+    with pytest.raises(ValueError, match='2 answers, 1 tensors of true boxes'): hits([says(0)]*2, [box])
+    for phrase in (1, -1):
+        with pytest.raises(ValueError, match=f'picture 1: a box for phrase {phrase}, and 1 true boxes'): hits([says(0), says(phrase)], [box]*2)
 
 
 def test_scores_tell_right_from_wrong(teacher):

@@ -16,7 +16,7 @@ from vlground.datasets import CaptionedImage, read_captions
 from vlground.phrases import Phrase, noun_phrases
 from vlground.grounder import Grounded
 from vlground.pseudolabels import (PRESETS, GoldCaption, GoldPhrase, LabelledCaption, Preset, PseudoLabel, believed, check_answer, from_row, label_images,
-                                   label_iou, label_is_right, measure_labels, mention_of, phrase_matches, read_gold, read_labels, to_lines, to_row)
+                                   label_iou, label_is_right, measure_labels, mention_of, phrase_matches, read_gold, read_labels, regions_of, to_lines, to_row)
 from vlground.scaleout import label_captions
 from vlground.scenes import example_scene, render
 from vlground.store import Store
@@ -91,7 +91,33 @@ def test_an_answer_that_cannot_be_a_label_is_refused_with_teacher_and_caption(tm
 def test_a_teacher_that_forgets_a_picture(small_world):
     class Forgetful(Pointer):
         def __call__(self, images, phrases): return super().__call__(images, phrases)[1:]
-    with pytest.raises(ValueError, match='teacher pointer-1: 3 pictures, but 2 answers'): label_images(read_captions(small_world/'captions.tsv')[:3], Forgetful())
+    with pytest.raises(ValueError, match='an answer for each of 3 pictures, got 2 answers'): label_images(read_captions(small_world/'captions.tsv')[:3], Forgetful())
+
+
+def of_nothing(images, phrases): return {}['weights']
+
+
+@pytest.mark.parametrize('answer, told', [
+    (of_nothing, r"KeyError: 'weights' \(test_pseudolabels.py, line [0-9]+\)"), (lambda images, phrases: None, 'for each of 1 pictures, got NoneType'),
+    (lambda images, phrases: (each for each in [1]), 'got generator'), (lambda images, phrases: [None], r'expected Grounded\(boxes, scores, phrases\), got None'),
+    (lambda images, phrases: [(torch.zeros(1, 4), torch.zeros(1))], r'scores, phrases\), got tuple')])
+def test_a_teacher_that_fails_is_named_with_the_captions(tmp_path, answer, told):
+    class Teacher:
+        name = 'mine-1'
+        def __call__(self, images, phrases): return answer(images, phrases)
+    Image.new('RGB', (60, 40)).save(tmp_path/'a.png')
+    with pytest.raises(ValueError, match=f"teacher mine-1, captions? 'a.png'.*: .*{told}"): label_images([CaptionedImage('a.png', tmp_path/'a.png', 'a dog', 'a.png')], Teacher())
+
+
+def test_regions_of_pictures_of_another_size_are_refused(small_world, small_labels, small_regions):
+    each, store = read_labels(small_labels)[0], Store(small_regions)
+    assert each.size == Image.open(small_world/'images'/each.image_id).size and torch.equal(regions_of(each, store), store.get(each.image_id).boxes)
+    told = f"picture '{each.image_id}' has 256 x 256 pixels there, but had 512 x 256 when it was labelled"
+    resized = replace(each, size=(512, 256))
+    with pytest.raises(ValueError, match=told): regions_of(resized, store)
+    gold = read_gold(small_world/'gold'/'captions.jsonl')
+    with pytest.raises(ValueError, match=told): measure_labels([resized], store, gold)
+    assert measure_labels([replace(each, size=None)], store, gold)['captions'] == 1 # labels of people's own need no size
 
 
 def test_any_number_of_boxes_a_phrase_in_the_order_of_the_phrases(tmp_path):

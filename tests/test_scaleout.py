@@ -18,7 +18,7 @@ from vlground.albums import find_images
 from vlground.datasets import CaptionedImage, read_captions
 from vlground.phrases import Phrase
 from vlground.pseudolabels import LabelledCaption, Preset, PseudoLabel, read_labels
-from vlground.scaleout import ENGINES, LabelJob, cached_teacher, label_captions, label_shard, summarise, view_of, write_label_page
+from vlground.scaleout import ENGINES, LabelJob, cached_teacher, label_captions, label_shard, sample_labels, summarise, view_of, write_label_page
 from vlground.shards import read_manifest
 from vlground.store import Store
 
@@ -116,6 +116,14 @@ def test_a_real_ray_makes_the_same_bytes(small_world, whole, tmp_path):
     (tmp_path/'label.py').write_text(code)
     finish(begin(str(tmp_path/'label.py'), small_world/'captions.tsv', tmp_path/'labels', 2))
     assert contents(tmp_path/'labels') == contents(whole)
+
+
+def test_an_error_of_a_job_on_ray_is_the_jobs_own(tmp_path):
+    pytest.importorskip('ray.data', reason='Ray is not installed')
+    (tmp_path/'jobs.py').write_text('def refuse(number): raise ValueError(f"job {number}: no such picture")\n')
+    (tmp_path/'run.py').write_text('import jobs\nfrom vlground.scaleout import run_on_ray\ntry: list(run_on_ray(jobs.refuse, [(7,)]))\nexcept ValueError as error: print("said:", error)\n')
+    process = begin(str(tmp_path/'run.py'))
+    assert 'said: job 7: no such picture' in process.communicate(timeout=300)[0] and process.returncode == 0
 
 
 def test_without_ray_one_sentence_says_what_to_install(items, tmp_path, monkeypatch):
@@ -223,11 +231,12 @@ def test_the_summary_counts_by_hand():
 def test_the_page_shows_the_same_sample_everywhere_and_nothing_is_markup(small_world, small_labels, small_regions, tmp_path):
     labelled, pictures, store = read_labels(small_labels, Preset()), find_images(small_world/'images'), Store(small_regions)
     labelled[0] = replace(labelled[0], id='<script>alert(1)</script>')
-    one = write_label_page(labelled, pictures, tmp_path/'one.html', store, count=40, title='<b>').read_text()
-    assert one == write_label_page(labelled[::-1], pictures, tmp_path/'two.html', store, count=40, title='<b>').read_text()
+    told = summarise(labelled)
+    one = write_label_page(sample_labels(labelled, 40), told, pictures, tmp_path/'one.html', store, title='<b>').read_text()
+    assert one == write_label_page(sample_labels(labelled[::-1], 40), told, pictures, tmp_path/'two.html', store, title='<b>').read_text()
     assert one.count('<section>') == 40 and '<script>alert(1)' not in one and '<title>&lt;b&gt;' in one
     assert not re.search(r'(src|href)="https?:', one)
-    few = write_label_page(labelled, pictures, tmp_path/'few.html', count=3).read_text() # without regions
+    few = write_label_page(sample_labels(labelled, 3), told, pictures, tmp_path/'few.html').read_text() # without regions
     assert few.count('<section>') == 3 and f'{sum(len(each.phrases) for each in labelled):,}' in few
 
 
@@ -235,6 +244,12 @@ def test_a_view_holds_all_that_was_said(small_world, small_labels, small_regions
     each = next(each for each in read_labels(small_labels, Preset()) if len(each.labels) > 1)
     view = view_of(each, Image.open(small_world/'images'/each.image_id), Store(small_regions).get(each.image_id).boxes)
     assert each.caption in view.to_html()
+
+
+def test_no_batch_is_smaller_than_one_picture(items, tmp_path):
+    for size in (0, -3):
+        with pytest.raises(ValueError, match=f'batch_size: expected at least 1 picture a call, got {size}'): label_captions(items, tmp_path/'labels', batch_size=size)
+    assert not (tmp_path/'labels').exists()
 
 
 def test_a_job_is_plain_data():

@@ -73,6 +73,11 @@ def test_an_unfinished_folder_is_told(tmp_path):
     assert len(find_damage(tmp_path/'w')) == 2
 
 
+def test_a_file_that_shards_do_not_have(tmp_path):
+    write(tmp_path/'w', list('abc'))
+    with pytest.raises(ValueError, match=r'w: shard 0 has no file shard-00000.tar; the manifest names shard-00000.jsonl$'): shard_file(tmp_path/'w', read_manifest(tmp_path/'w'), 0, '.tar')
+
+
 def test_a_plan_names_what_differs(tmp_path):
     write(tmp_path/'w', list('abc'), about={'made_by': {'name': 'x', 'version': 1}, 'width': 3})
     for about, told in (({'made_by': {'name': 'x', 'version': 2}, 'width': 3}, 'made_by.version'), ({'made_by': {'name': 'x'}, 'width': 3}, 'made_by.version'),

@@ -9,6 +9,7 @@ import random
 import resource
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,16 @@ def test_unknown_pictures(batch_store):
     for indices in ([0, 12], [-1]):
         with pytest.raises(IndexError, match='0 … 11'): store.batch(indices)
 
+def test_slices(batch_store):
+    for store in batch_store[1]:
+        for part in (slice(2), slice(-3, None), slice(None, None, -4), slice(5, 5)):
+            assert all(torch.equal(a.features, b.features) for a, b in zip(store[part], list(store)[part], strict=True))
+
+def test_counts_below_zero_are_refused_at_once(batch_store, tmp_path):
+    with pytest.raises(ValueError, match='max_regions must be at least 0, got -1'): batch_store[1][0].batch([0], max_regions=-1)
+    with pytest.raises(ValueError, match='s: top_k must be at least 1, got -1'): StoreWriter(tmp_path/'s', ['a'], WIDTH, CLASSES, {}, top_k=-1)
+    assert batch_store[1][0].batch([0, 1], max_regions=0).features.shape == (2, 1, WIDTH)
+
 def test_features_of_half_precision_are_stored_as_they_are(tmp_path):
     record = some_regions(0, 4)
     store = write_store(tmp_path/'s', [Regions(record.boxes.double(), record.features.half(), record.class_probs.double(), record.size)])
@@ -180,6 +191,8 @@ def test_folders_that_are_no_store(tmp_path):
     with pytest.raises(ValueError, match='not the manifest of a store'): Store(tmp_path)
     (tmp_path/'manifest.json').write_text('{"a": ')
     with pytest.raises(ValueError, match='manifest.json.*JSON'): Store(tmp_path)
+    (tmp_path/'manifest.json').write_text('{"format": 1, "kind": "regions", "records": 1, "shard_size": 1, "shard_count": 1, "shards": []}')
+    with pytest.raises(ValueError, match='must be whole numbers, shards an object'): Store(tmp_path)
 
 def test_newer_format_is_refused(tmp_path):
     store = write_store(tmp_path/'s', [some_regions(0)])
@@ -371,12 +384,10 @@ def test_contents_that_no_writer_would_write(tmp_path, change, id, told):
 
 def test_a_record_too_few(tmp_path):
     write_store(tmp_path/'s', [some_regions(i, 3) for i in range(8)])
-    def cut(tensors, rows):
-        rows.pop()
-        for name in ('boxes', 'features', 'class_values', 'class_indices', 'class_rest'): tensors[name] = tensors[name][:-3]
-        tensors['offsets'], tensors['sizes'] = tensors['offsets'][:-1], tensors['sizes'][:-1]
-    rewrite(tmp_path/'s', cut, 1)
-    assert [fault.rpartition('/')[2] for fault in Store(tmp_path/'s').verify()] == ['shard-00001.safetensors: 3 records, expected 4']
+    rewrite(tmp_path/'s', lambda tensors, rows: rows.pop(), 1)
+    fault, *more = Store(tmp_path/'s').verify()
+    assert 'shard-00001.jsonl: 3 lines, expected 4, one for each record' in fault and not more
+    with pytest.raises(ValueError, match='shard-00001.jsonl: 3 lines'): Store(tmp_path/'s').ids
 
 def test_ids_of_another_plan(tmp_path):
     write_store(tmp_path/'s', [some_regions(i, 3) for i in range(3)])
@@ -488,6 +499,18 @@ def test_the_device_reaches_the_detector(pictures, tmp_path, monkeypatch):
 def test_nothing_usable_in_a_batch():
     assert describe_pictures([None, None], load_detector('world', 4)) == ['there is no such picture']*2
 
+@pytest.mark.parametrize('answer, told', [
+    (lambda images, found: found + found[:1], 'pictures a.jpg to b.jpg: expected a list with an answer for each of 2 pictures, got 3 answers'), (lambda images, found: found[:1], 'got 1 answers'),
+    (lambda images, found: found[5], r'IndexError: .* \(test_store.py, line [0-9]+\)'), (lambda images, found: images, r'picture a.jpg: expected Regions of size \(60, 40\), got Image'),
+    (lambda images, found: [replace(each, size=each.size[::-1]) for each in found], r'picture a.jpg: expected Regions of size \(60, 40\), got regions of \(40, 60\)')])
+def test_a_detector_that_fails_is_named_with_the_pictures(tmp_path, answer, told):
+    class Detector:
+        name, classes, width = 'mine-1', CLASSES, WIDTH
+        def __call__(self, images, boxes=None): return answer(images, [replace(some_regions(i, 3), size=image.size) for i, image in enumerate(images)])
+    for name in 'ab': Image.new('RGB', (60, 40)).save(tmp_path/f'{name}.jpg')
+    with pytest.raises(ValueError, match=f'detector mine-1, {told}' if told.startswith('picture') else told): describe_pictures([tmp_path/'a.jpg', tmp_path/'b.jpg'], Detector())
+
+
 def write_as_nobody(folder, said):
     os.setuid(65534)
     try: StoreWriter(folder, ['a'], WIDTH, CLASSES, {})
@@ -504,4 +527,4 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 def test_a_file_in_the_place_of_the_folder(tmp_path):
     (tmp_path/'s').write_text('')
-    with pytest.raises(FileExistsError, match='s'): write_store(tmp_path/'s', [some_regions(0)])
+    with pytest.raises(NotADirectoryError, match='s: a file; name a folder'): write_store(tmp_path/'s', [some_regions(0)])

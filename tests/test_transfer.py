@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import subprocess
 import sys
 from collections import OrderedDict
 
@@ -149,6 +150,19 @@ def test_the_multi_task_converter_and_volta_s(tmp_path):
         assert all(same(a, b._replace(class_probs=None)) for a, b in zip(read_all(tmp_path/name), RECORDS, strict=True))
 
 
+def test_a_list_of_keys_as_text(tmp_path):
+    with lmdb.open(str(tmp_path/'d.lmdb'), map_size=2**24) as database, database.begin(write=True) as t:
+        for row in reference_rows(): t.put(row['image_id'].encode(), pickle.dumps(row))
+        t.put(b'keys', pickle.dumps([row['image_id'] for row in reference_rows()]))
+    assert all(map(same, read_all(tmp_path/'d.lmdb'), RECORDS))
+
+
+def test_hdf5_without_classes_and_with_a_slash(tmp_path):
+    write_h5([record._replace(class_probs=None) for record in RECORDS], tmp_path/'bare.h5')
+    assert all(same(a, b._replace(class_probs=None)) for a, b in zip(read_all(tmp_path/'bare.h5'), RECORDS, strict=True))
+    with pytest.raises(ValueError, match="x.h5: the id 'album/1' has a slash"): write_h5([RECORDS[0]._replace(id='album/1')], tmp_path/'x.h5')
+
+
 def packed(array, text=False):
     key = (lambda name: name) if text else str.encode
     return {key('nd'): True, key('type'): array.dtype.str, key('kind'): b'', key('shape'): array.shape, key('data'): array.tobytes()}
@@ -252,7 +266,8 @@ def row(**changes): return text_row(RECORDS[0]) | changes
 
 @pytest.mark.parametrize('changes, told', [
     (dict(boxes='AAA!'), 'boxes: not base64'), (dict(features='AAAA'), 'features: not base64 of 32-bit floats'), (dict(num_boxes='99'), 'do not fill 99 rows'), (dict(num_boxes='many'), 'whole numbers'),
-    (dict(image_w=None), 'whole numbers'), (dict(boxes=7), 'expected base64 text or an array, got int'), (dict(boxes=np.array(['a'])), 'expected base64 text or an array'),
+    (dict(image_w=None), 'whole numbers'), (dict(image_w=float('inf')), 'whole numbers'), (dict(num_boxes='-1'), 'num_boxes must be at least 0, got -1'),
+    (dict(cls_prob=None, obj_id=[1, 2], obj_conf=[.5]), 'obj_id and obj_conf must be equally many, got 2 and 1'), (dict(cls_prob=None, obj_id=None, obj_conf=[.5]), 'int'), (dict(boxes=7), 'expected base64 text or an array, got int'), (dict(boxes=np.array(['a'])), 'expected base64 text or an array'),
     (dict(boxes=text_row(RECORDS[0])['features']), 'are not .* boxes')])
 def test_bad_values_are_named(changes, told):
     with pytest.raises(ValueError, match=f'line 7.*{told}'): make_record(row(**changes), 'line 7')
@@ -325,6 +340,23 @@ def test_jobs_of_an_array_and_one_run_give_the_same_bytes(files, tmp_path, name)
     assert list(read_manifest(parts)['shards']) == ['1', '3'] and (parts/'index.json').exists() and not (parts/'captions.jsonl').exists()
     import_features(files/name, parts, shard_size=2, quiet=True, shard=(1, 2))
     assert contents(parts) == contents(whole)
+
+
+def test_another_source_of_the_same_name_is_not_mixed_in(tmp_path):
+    write_tsv(RECORDS, tmp_path/'all.tsv')
+    import_features(tmp_path/'all.tsv', tmp_path/'s', shard_size=2, quiet=True, shard=(1, 2))
+    (tmp_path/'all.tsv').unlink()
+    write_tsv([some_record(i, 9)._replace(id=record.id) for i, record in enumerate(RECORDS)], tmp_path/'all.tsv')
+    with pytest.raises(ValueError, match='made_by.files_sha256 differ'): import_features(tmp_path/'all.tsv', tmp_path/'s', shard_size=2, quiet=True)
+
+
+def test_a_database_cut_short_is_told(files, tmp_path):
+    "In a process of its own: without the check, reading beyond the end would end it."
+    data = (files/'train.lmdb').read_bytes()
+    (tmp_path/'cut.lmdb').write_bytes(data[:len(data)//2])
+    code = f'from vlground.transfer import import_features; import_features({str(tmp_path/"cut.lmdb")!r}, {str(tmp_path/"s")!r}, quiet=True)'
+    ended = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert ended.returncode == 1 and f'cut.lmdb: {len(data)//2} bytes, but its pages take' in ended.stderr
 
 
 def test_the_index_is_made_once(files, tmp_path, monkeypatch):

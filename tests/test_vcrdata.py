@@ -23,7 +23,7 @@ def items(draw, labelled=True, most=4):
     found = []
     for name in draw(st.lists(TEXT, unique=True, max_size=most)):
         objects = tuple(draw(st.lists(st.sampled_from(['person', 'person', 'car', 'dog']), max_size=5)))
-        reference = st.lists(st.integers(0, len(objects) - 1), max_size=3).map(tuple) if objects else st.just(())
+        reference = st.lists(st.integers(0, len(objects) - 1), min_size=1, max_size=3).map(tuple) if objects else WORD
         text = st.lists(WORD | reference, max_size=5).map(tuple)
         four = st.lists(text, min_size=4, max_size=4).map(tuple)
         labels = (draw(st.integers(0, 3)), draw(st.integers(0, 3))) if labelled else (None, None)
@@ -78,7 +78,8 @@ def test_a_published_line(tmp_path):
 
 @pytest.mark.parametrize('changed, message', [
     ({'question': ['Is', [4], '?']}, r'question refers to \[4\], and the item has 4 objects: expected numbers from 0 to 3'),
-    ({'question': ['Is', [-1], '?']}, r'refers to \[-1\]'), ({'question': ['Is', [True], '?']}, r'refers to \[True\]'), ({'question': ['Is', [1.0]]}, r'refers to \[1.0\]'),
+    ({'question': ['Is', [-1], '?']}, r'refers to \[-1\]'), ({'question': ['Why', [], '?']}, r'refers to \[\], .* numbers from 0 to 3'),
+    ({'objects': []}, 'the item has 0 objects: expected words alone'), ({'question': ['Is', [True], '?']}, r'refers to \[True\]'), ({'question': ['Is', [1.0]]}, r'refers to \[1.0\]'),
     ({'question': ['Is', 2]}, 'expected words and lists of numbers, got 2'), ({'question': 'Is it?'}, 'question must be a list'),
     ({'answer_choices': [['a'], ['b'], ['c']]}, '3 answer_choices; expected four'), ({'rationale_choices': [['a']]*5}, '5 rationale_choices; expected four'),
     ({'answer_choices': [['a'], ['b'], ['c'], [[9]]]}, r'answer 3 refers to \[9\]'), ({'rationale_choices': [['a'], 'b', ['c'], ['d']]}, 'rationale 1 must be a list'),
@@ -185,19 +186,21 @@ def test_names_are_drawn_fairly_and_fixed_by_the_seed():
     assert len(set(crowd)) == 100 and set(crowd[:len(NAMES)]) == set(NAMES) and crowd[len(NAMES)] == crowd[0] + '2'
 
 @quick
-@given(st.lists(WORD | st.lists(st.integers(0, 3), max_size=3).map(tuple), max_size=8), st.lists(WORD, min_size=4, max_size=4))
+@given(st.lists(WORD | st.lists(st.integers(0, 3), min_size=1, max_size=3).map(tuple), max_size=8), st.lists(WORD, min_size=4, max_size=4))
 @example([(0, 1), 'and', (0,)], ['and', 'and', 'x', 'y'])
 def test_each_pointer_is_its_word(tokens, words):
     told = worded(tuple(tokens), words)
     flat = [i for token in tokens if isinstance(token, tuple) for i in token]
     assert [told.text[p.start:p.end] for p in told.pointers] == [words[i] for i in flat] and [p.object for p in told.pointers] == flat
     assert all(a.end < b.start for a, b in zip(told.pointers, told.pointers[1:]))
-    said = [word for token in tokens for word in ([token] if isinstance(token, str) else ' and '.join(words[i] for i in token).split(' ') if token else [])]
+    said = [word for token in tokens for word in ([token] if isinstance(token, str) else ' and '.join(words[i] for i in token).split(' '))]
     assert told.text.split(' ') == (said or [''])
 
 def test_worded():
-    assert worded((), []) == worded(((),), []) == Worded('', ())
+    assert worded((), []) == Worded('', ())
     assert worded(('so', (0,)), ['Sam']) == Worded('so Sam', (Pointer(3, 6, 0),))
+    for token in ((), (-1,), (1,)):
+        with pytest.raises(ValueError, match=r'refers to \(.*\), and the item has 1 objects: expected numbers from 0 to 0'): worded(('so', token), ['Sam'])
 
 
 # choices

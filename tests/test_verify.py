@@ -41,6 +41,18 @@ def test_a_whole_world_is_usable(world):
     assert text.endswith('\nusable') and 'captions 40, pictures 40' in text
 
 
+def test_conceptual_captions_as_distributed(small_world, tmp_path):
+    shutil.copytree(small_world/'images', tmp_path/'CC'/'pictures')
+    rows = [f'{item.caption}\tpictures/{item.image_id}\n' for item in read_captions(small_world/'captions.tsv')]
+    (tmp_path/'CC'/'Train_GCC-training.tsv').write_text(''.join(rows[:30]))
+    (tmp_path/'CC'/'Validation_GCC-1.1.0-Validation.tsv').write_text(''.join(rows[30:]))
+    found = check_folder(tmp_path/'CC')
+    assert usable(found) and found[0].what == 'captioned pictures' and found[0].counts == {'captions': 40, 'pictures': 40, 'missing': 0}
+    (tmp_path/'CC'/'Train_GCC-training.tsv').write_text('a dog\thttp://example.org/1.jpg\na cat\thttp://example.org/2.jpg\n')
+    found = check_folder(tmp_path/'CC')
+    assert not usable(found) and '2 of 2 pictures are missing' in found[0].wrong[0] and 'Train_GCC' in found[0].wrong[0]
+
+
 @pytest.mark.parametrize('place, what', [('.', 'captioned pictures'), ('images', 'pictures'), ('regions', 'regions'), ('labels', 'labels'), ('gold', 'the truth about captions'),
                                          ('refer/refcoco+', 'the RefCOCO family'), ('refer', None)])
 def test_a_folder_is_known_by_what_lies_in_it_whatever_its_name(world, tmp_path, place, what):

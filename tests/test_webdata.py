@@ -84,7 +84,8 @@ def test_the_seed_decides_the_order(tars):
 def test_jobs_and_workers_give_the_same_bytes(store, tars, tmp_path):
     for i in (2, 1): export_tar(store, tmp_path/'jobs', ROWS, quiet=True, shard=(i, 2))
     assert contents(tmp_path/'jobs') == contents(export_tar(store, tmp_path/'workers', ROWS, workers=2, quiet=True)) == contents(tars)
-    assert contents(import_tar(tars, tmp_path/'one', quiet=True)) == contents(import_tar(tars, tmp_path/'two', workers=2, quiet=True))
+    for i in (2, 1): import_tar(tars, tmp_path/'back', quiet=True, shard=(i, 2))
+    assert contents(import_tar(tars, tmp_path/'one', quiet=True)) == contents(import_tar(tars, tmp_path/'two', workers=2, quiet=True)) == contents(tmp_path/'back')
     assert multiprocessing.active_children() == []
 
 
@@ -203,4 +204,6 @@ def test_the_benchmark(tmp_path):
     assert found['store_bytes'] > 36*2048*2 and found['text_bytes'] > 36*(2048 + 1601)*4*4/3 and found['packed_bytes'] > 36*(2048 + 1601)*4
     assert found['speed_ratio'] == pytest.approx(found['store_per_s']/found['text_per_s'], rel=.7)
     assert read_manifest(tmp_path/'bench'/'store')['records'] == 24 and Store(tmp_path/'bench'/'store').verify() == []
-    with pytest.raises(FileExistsError): bench_store(tmp_path/'bench', records=24)
+    with pytest.raises(FileExistsError, match='bench is not empty: give the benchmark a new folder'): bench_store(tmp_path/'bench', records=24)
+    with pytest.raises(ValueError, match='at least one record and one round, got 24 and 0'): bench_store(tmp_path/'none', records=24, rounds=0)
+    assert not (tmp_path/'none').exists()

@@ -40,7 +40,7 @@ def test_the_state_is_read_set_and_watched():
 
 
 @pytest.mark.parametrize('wrong, said', [(dict(iou=1), 'iou: expected a threshold'), (dict(iou=-.1), 'iou'), (dict(score=50), 'score'),
-                                         (dict(score=float('nan')), 'score'), (dict(rows='regions'), "'phrases' or 'words'")])
+                                         (dict(score=float('nan')), 'score'), (dict(iou='0.5'), "got '0.5'"), (dict(phrase='dog'), "number of a phrase or None, got 'dog'"), (dict(phrase=True), 'phrase'), (dict(rows='regions'), "'phrases' or 'words'")])
 def test_a_wrong_state_is_refused(wrong, said):
     with pytest.raises(ValueError, match=said): GroundingState(**wrong)
 
@@ -168,7 +168,8 @@ def test_the_figure_shows_the_state():
 
 
 def test_a_figure_of_nothing_and_of_much():
-    assert made(phrases=[], boxes=[], scores=[], which=[]).fig() and made(regions=[]).fig()
+    assert made(phrases=[], boxes=[], scores=[], which=[]).fig()
+    assert [ax.get_title() for ax in made(regions=[]).fig().axes] == ['Boxes of phrases'] # no matrix
     many = torch.rand(36, 2)*200
     view = made(regions=torch.cat([many, many + 20], 1))
     for rows in ('phrases', 'words'):

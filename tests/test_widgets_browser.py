@@ -219,8 +219,7 @@ def test_without_scripts_a_picture_is_left(browser, tmp_path, view): # noqa: F81
     context.close()
 
 
-@pytest.mark.parametrize('view', [dict(phrases=[], boxes=[], scores=[], which=[], regions=[]), dict(phrases=[(0, 1)], boxes=[], scores=[], which=[], regions=[[0, 0, 9, 9]]),
-                                  dict(phrases=[(0, 1)], boxes=[[0, 0, 9, 9]], scores=[.5], which=[0], regions=[])])
+@pytest.mark.parametrize('view', [dict(phrases=[], boxes=[], scores=[], which=[], regions=[[0, 0, 9, 9]]), dict(phrases=[(0, 1)], boxes=[], scores=[], which=[], regions=[[0, 0, 9, 9]])])
 def test_a_page_with_little_on_it(open_page, view):
     view = GroundingView(Image.new('L', (30, 20)), 'a b', **view)
     page = open_page(view.to_html())
@@ -228,6 +227,19 @@ def test_a_page_with_little_on_it(open_page, view):
     page.get_by_role('radio', name='words').check()
     view.value = GroundingState(rows='words')
     assert counts(page) == view.counts
+
+
+def test_without_regions_nothing_is_called_wrong(open_page):
+    "Labels can be looked at before there are regions: no orange, no matrix, no IoU."
+    page = open_page(GroundingView(Image.new('L', (30, 20)), 'a b', [(0, 1), (2, 3)], [[0, 0, 9, 9]], [.5], [0], []).to_html())
+    assert page.get_by_role('slider').count() == 1 and not page.get_by_role('grid').count() and 'aligned' not in page.locator('.legend').inner_text()
+    assert page.locator('[data-count]').evaluate_all('nodes => nodes.map(node => [node.dataset.count, node.innerText])') == [['boxes', '1 of 1']]
+    drawn = page.locator('.phrase, .box .line, .label').evaluate_all('nodes => nodes.flatMap(node => [getComputedStyle(node).stroke, getComputedStyle(node).borderBottomColor])')
+    assert 'rgb(0, 114, 178)' in drawn and 'rgb(213, 94, 0)' not in drawn
+    page.get_by_role('button', name='a', exact=True).click()
+    assert page.locator('.readout').inner_text() == '“a” has 1 box with a score greater than 0.'
+    page.get_by_role('button', name='b', exact=True).click()
+    assert page.locator('.readout').inner_text() == '“b” has no box with a score greater than 0.'
 
 
 @pytest.mark.parametrize('width', [360, 724])

@@ -42,39 +42,52 @@ class TarMember:
 # %% ../nbs/06_albums.ipynb #3267d996
 def _members(tar: Path) -> Iterator[tuple[str, TarMember]]:
     "The files of an uncompressed tar with their paths in it; a later file replaces an earlier one of the same path."
+    places = {} # name -> first byte, size
     try:
         with tarfile.open(tar, 'r:') as shard:
             for each in shard:
-                if each.isreg() and each.sparse is None:
-                    inner = posixpath.normpath('/' + each.name).lstrip('/') # './a.jpg' is a.jpg, and nothing leads out of the tar
-                    yield inner, TarMember(tar, posixpath.basename(inner), each.offset_data, each.size)
+                if each.isreg() and each.sparse is None: places[each.name] = each.offset_data, each.size
+                elif each.islnk() and each.linkname in places: places[each.name] = places[each.linkname] # a second name of one file
+                else: continue
+                inner = posixpath.normpath('/' + each.name).lstrip('/') # './a.jpg' is a.jpg, and nothing leads out of the tar
+                yield inner, TarMember(tar, posixpath.basename(inner), *places[each.name])
+            left = shard.fileobj.seek(0, os.SEEK_END) - shard.offset
             shard.fileobj.seek(shard.offset)
-            if shard.fileobj.read(512) != bytes(512): raise tarfile.ReadError(f'no header and no end at byte {shard.offset}')
+            if left < 512 or any(part.strip(b'\0') for part in iter(lambda: shard.fileobj.read(2**20), b'')):
+                raise tarfile.ReadError(f'no header at byte {shard.offset}, and no end, which would be zeros to the last byte')
     except tarfile.TarError as error:
         raise ValueError(f'{tar}: not an uncompressed tar, or cut short or damaged ({error}); fetch it again, or take it away') from error
 
 # %% ../nbs/06_albums.ipynb #b368f221
+_COMPRESSED = ('.tgz', '.tar.gz', '.tar.bz2', '.tar.xz', '.tar.zst')
+
 def _fail(error: OSError): raise error
 
 def files_by_folder(
     folder: str | Path, # searched with all its subfolders and the tars in them
     suffixes: tuple[str, ...], # endings in small letters, such as '.jpg'; the files' own may be capitals
 ) -> Iterator[dict[str, Path | TarMember]]: # for each folder and each tar: id (path below `folder`, with '/') -> where the file is
-    "The files with some endings, folder by folder and tar by tar; hidden ones are passed over."
+    "The files with some endings, folder by folder and tar by tar; hidden ones are passed over, links to folders followed."
     folder = Path(folder)
     if not folder.is_dir(): raise FileNotFoundError(f'{folder}: no such folder of images')
-    for base, below, names in os.walk(folder, onerror=_fail):
+    for base, below, names in os.walk(folder, onerror=_fail, followlinks=True):
+        here = Path(base).relative_to(folder)
+        real, *above = (os.path.realpath(folder/each) for each in (here, *here.parents))
+        if real in above: # a link to a folder above, which is read already
+            below.clear()
+            continue
         below[:] = sorted(name for name in below if not name.startswith('.'))
-        here = Path(base).relative_to(folder).as_posix()
-        lead = '' if here == '.' else here + '/'
+        lead = '' if here == Path() else f'{here.as_posix()}/'
         names = sorted(name for name in names if not name.startswith('.')) # also '._a.jpg', which a Mac writes beside 'a.jpg'
+        for name in names:
+            if name.lower().endswith(_COMPRESSED): raise ValueError(f'{Path(base, name)}: a compressed tar cannot be read where it lies; unpack it or take it away')
         yield {lead + name: Path(base, name) for name in names if name.lower().endswith(suffixes)}
         for tar in (name for name in names if name.lower().endswith('.tar')):
             yield {f'{lead}{tar}/{inner}': member for inner, member in _members(Path(base, tar))
                 if inner.lower().endswith(suffixes) and '/.' not in f'/{inner}'}
 
 # %% ../nbs/06_albums.ipynb #4df8d7f5
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
+SUFFIXES = ('.jpg', '.jpeg', '.jfif', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 
 def find_images(
     folder: str | Path, # searched with all its subfolders and the tars in them
@@ -84,9 +97,11 @@ def find_images(
 
 def picture_bytes(
     source: Path | TarMember, # of a picture
-) -> int: # size of the file
+) -> int: # size of the file; -1 if it is gone, as at the end of a dead link
     "How large a picture's file is, without opening it."
-    return source.size if isinstance(source, TarMember) else Path(source).stat().st_size
+    if isinstance(source, TarMember): return source.size
+    try: return Path(source).stat().st_size
+    except OSError: return -1
 
 # %% ../nbs/06_albums.ipynb #ddaf5142
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -118,12 +133,12 @@ def read_picture(
         if not picture_bytes(source): return 'the file is empty'
         with warnings.catch_warnings(), source.open('rb') as file:
             warnings.simplefilter('ignore') # about EXIF and the like: the pixels are whole
-            warnings.simplefilter('error', Image.DecompressionBombWarning)
             with Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
                 if max(width, height) > LONGEST*min(width, height):
                     return f'{width} x {height} pixels: longer than {LONGEST} times its other side'
                 return _eight_bits(ImageOps.exif_transpose(image))
+    except Image.DecompressionBombError: return f'more than {2*Image.MAX_IMAGE_PIXELS/1e6:.0f} megapixels: make it smaller'
     except UnidentifiedImageError: return f'not a picture (none of {", ".join(FORMATS)}), or its first bytes are damaged'
     # Pillow's readers raise almost anything about a broken file
     except Exception as error: return f'{type(error).__name__}: {getattr(error, "strerror", None) or error}'

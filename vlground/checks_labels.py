@@ -35,7 +35,9 @@ def check_count_pairs(
     answer: Callable, # (overlap (rows, regions), threshold) -> number of aligned pairs
 ) -> Verdict:
     "Exercise 1 of lesson 05: aligned pairs at a threshold."
-    def by_counting(result, overlap, threshold): return int(result) == result == sum(value > threshold for row in overlap.tolist() for value in row)
+    def by_counting(result, overlap, threshold):
+        limit = torch.tensor(threshold).item() # rounded to float32, as the values are
+        return int(result) == result == sum(value > limit for row in overlap.tolist() for value in row)
     def case(overlap, threshold): return lambda: (torch.tensor(overlap), threshold)
     return run_cases(answer, [
         ('One value above the threshold and one below: one pair is aligned. Do you count values, not add them up?',
@@ -45,6 +47,7 @@ def check_count_pairs(
         ('A value of exactly the threshold is not aligned: strictly greater.', case([[.5, .75]], .5), by_counting),
         ('At another threshold the count is another: is 0.5 written into the code?', case([[.75, .25]], .125), by_counting),
         ('Nothing overlaps, nothing is aligned, not even at threshold 0.', case([[0., 0.]], 0.), by_counting),
+        ("A value of 0.6 at the threshold 0.6: Python's numbers are finer than the tensor's, so compare tensors, as the view does.", case([[.6]], .6), by_counting),
     ], 'counted over the whole matrix, strictly greater')
 
 # %% ../nbs/90_checks_labels.ipynb #1a71db37
@@ -236,6 +239,7 @@ def check_find_by_url(
         ('The name of another folder: sky/a.jpg is not sea/a.jpg.', lambda: ('https://h.org/p/sea/a.jpg', {'sky/a.jpg', 'p/a.jpg'}), by_ids),
         ('A tail begins at a `/`: xpark.png does not end in the id park.png.', lambda: ('https://h.org/xpark.png', {'park.png'}), by_ids),
         ('The whole path behind the host is a tail, too.', lambda: ('https://h.org/p/a.jpg', {'p/a.jpg', 'a.jpg'}), by_ids),
+        ('The host is the first part of the longest tail.', lambda: ('https://h.org/a.jpg', {'h.org/a.jpg', 'a.jpg'}), by_ids),
     ], 'the longest tail that is an id')
 
 # %% ../nbs/90_checks_labels.ipynb #25ff1d48
@@ -245,7 +249,7 @@ def check_in_part(
     "Lesson 06, exercise 3: in or out, by a hash."
     def share(ids, fraction): return sum(bool(answer(id, fraction)) for id in ids)/len(ids)
     def about(result, ids, fraction): return abs(share(ids, fraction) - fraction) < 4*(fraction*(1 - fraction)/len(ids))**.5 + 1e-9
-    def nested(result, ids, fraction): return all(answer(id, 1/4) for id in ids if answer(id, 1/8)) and any(answer(id, 1/8) for id in ids)
+    def within(large): return lambda result, ids, fraction: all(answer(id, large) for id in ids if answer(id, fraction)) and any(answer(id, fraction) for id in ids)
     def steady(result, ids, fraction): return [bool(answer(id, fraction)) for id in ids] == [bool(answer(id, fraction)) for id in reversed(ids)][::-1]
     def watched(result, ids, fraction):
         with patch('builtins.hash', side_effect=ZeroDivisionError):
@@ -260,10 +264,14 @@ def check_in_part(
         ("Python's `hash` of a text is another number at every start: take one of `hashlib`.", case(numbers[:50], 1/2), watched),
         ('About a quarter should be in, and is not: compare the number with `fraction` times the largest number.', case(numbers, 1/4), about),
         ('About a half should be in, and is not.', case(numbers, 1/2), about),
-        ('Whoever is in 1/8 should be in 1/4: is the fraction mixed into the hash, or is a small number out instead of in?', case(numbers, 1/8), nested),
+        ('Whoever is in 1/8 should be in 1/4: is the fraction mixed into the hash, or is a small number out instead of in?', case(numbers, 1/8), within(1/4)),
         ('Ids that are words: about half of them should be in.', case([f'{word} {i}.png' for word in ('sea', 'park') for i in range(400)], 1/2), about),
         ('Ids that are all multiples of 16 should be halved like any others: is the number in the name used, where a hash is asked for?', case(numbers[::16], 1/2), about),
         ('Ids that share their first letters should be told apart: is only a part of the id hashed?', case([f'a-common-beginning-{i}.jpg' for i in range(500)], 1/4), about),
+        ('A share need not be one over a whole number: about three quarters should be in, and are not.', case(numbers, 3/4), about),
+        ('A share need not be one over a whole number: about 0.3 should be in, and is not.', case(numbers, .3), about),
+        ('A share need not be one over a whole number: whoever is in 0.3 should be in 0.5.', case(numbers, .3), within(.5)),
+        ('One in 500 should be in, and is not: is the number from the hash too coarse, one of 256?', case([f'{i:09}.jpg' for i in range(20_000)], 1/500), about),
     ], 'nested, even, and the same everywhere')
 
 # %% ../nbs/90_checks_labels.ipynb #7afd4b75
@@ -294,7 +302,7 @@ def check_kept(
         return lambda: (list(scores), lowest), judge
     return run_cases(answer, [
         ('A detection whose score is high enough stays, a lower one goes. Give places, counted from 0.', *case([.9, .3, .7], .65, 0, 2)),
-        ('A score that is just as high as the lowest stays.', *case([.65, .2], .65, 0)),
+        ('A score that is just as high as the lowest stays.', *case([.9, .65, .2], .65, 0, 1)),
         ('The lowest score is an argument: is a number written into your function?', *case([.5, .1, .4], .3, 0, 2)),
         ('The places come in the order of the scores that were handed in, not of their size.', *case([.7, .9, .8], .65, 0, 1, 2)),
         ('Where no score is high enough, the surest detection stays, and only that.', *case([.1, .4, .3], .65, 1)),
@@ -323,6 +331,7 @@ def check_with_gold(
     return run_cases(answer, [
         ('A picture of "train" keeps its detections, and its gold boxes come behind them.', case(['train']), gives(1)),
         ('A picture that is tested on must not show its gold boxes.', case(['val']), gives(0)),
+        ('A picture that nobody points at is in no split, so it is not trained on and gets none.', case([]), gives(0)),
         ('A picture in "train" and in another split gets none: its gold boxes would give the answers away.', case(['train', 'val']), gives(0)),
         ('Several pictures: each by its own splits, and none is left out.',
             case(['testA'], ['train'], ['val', 'train'], ['train']), gives(0, 1, 0, 1)),
@@ -354,6 +363,8 @@ def check_phrases_in(
             *case('He lifts [/EN#8/bodyparts/people his arm] .', 'He lifts his arm .', (9, 16, '8'))),
         ('The same words may come twice, and each phrase has its own place: did you search the caption for them?',
             *case('[/EN#1/people a man] sees [/EN#2/people a man]', 'a man sees a man', (0, 5, '1'), (11, 16, '2'))),
+        ('The words may also be part of an earlier word: add up lengths, and search for nothing.',
+            *case('The hatter wears [/EN#4/clothing hat] .', 'The hatter wears hat .', (17, 20, '4'))),
         ('A phrase may have many words.', *case('[/EN#0/notvisual the end of a long day]', 'the end of a long day', (0, 21, '0'))),
     ], 'caption, spans and chains are right')
 
@@ -370,8 +381,12 @@ def check_names_of(
         ('One phrase: its chain, as text, has one name, in a list.', *case([('a girl', '3')], c3=['a girl'])),
         ('A chain that occurs in two captions has the names of both, the first one first.',
             *case([('the girl', '3')], [('a child', '3')], c3=['the girl', 'a child'])),
+        ('The names come in the order of the captions, not of the alphabet, forwards or backwards.',
+            *case([('a boy', '3')], [('a child', '3')], c3=['a boy', 'a child'])),
         ('A caption may have several phrases, each of its own chain.', *case([('a girl', '3'), ('a dog', '5')], c3=['a girl'], c5=['a dog'])),
         ('The same words for the same chain count once.', *case([('a girl', '3')], [('a girl', '3')], c3=['a girl'])),
+        ('The same words count once, whatever names came between them.',
+            *case([('a girl', '3')], [('a child', '3')], [('a girl', '3')], c3=['a girl', 'a child'])),
         ('"A girl" and "a girl" are the same words: make the letters small before you compare.',
             *case([('A girl', '3')], [('a girl', '3')], c3=['a girl'])),
         ('Two chains may be called the same, as two men are: each has its own names.',
@@ -393,13 +408,16 @@ def check_pointed_at(
         ('An object of the chain gives its box, an object of another chain does not.',
             *case('3', (('5',), duck, False), (('3',), girl, False), boxes=[girl])),
         ('A chain may have several boxes, in the order of the objects.',
-            *case('5', (('5',), duck, False), (('3',), girl, False), (('5',), drake, False), boxes=[duck, drake])),
+            *case('5', (('5',), drake, False), (('3',), girl, False), (('5',), duck, False), boxes=[drake, duck])),
         ('An object may belong to several chains, and its box to each of them.', *case('7', (('5', '7'), duck, False), boxes=[duck])),
+        ('An object may belong to several chains, and its box to each of them, the first too.', *case('5', (('5', '7'), duck, False), boxes=[duck])),
         ('A chain of which nothing was drawn has no boxes: give an empty list.', *case('8', (('8',), None, False), (('3',), girl, False))),
         ('A scene without a box is the whole picture: (0, 0, width, height).', *case('6', (('6',), None, True), boxes=[(0., 0., 240., 200.)])),
         ('A scene of another chain says nothing about this one.', *case('8', (('6',), None, True), (('8',), None, False))),
         ('Where boxes were drawn they are the answer, and the whole picture is not added.',
             *case('6', (('6',), None, True), (('6',), girl, False), boxes=[girl])),
+        ('The whole picture is one box, however many scenes the chain has.',
+            *case('6', (('6',), None, True), (('6',), None, True), boxes=[(0., 0., 240., 200.)])),
         ('Chain 0 is never in the picture, whatever the objects say.', *case('0', (('0',), girl, False), (('0',), None, True))),
         ('Chain 1 is not chain 12: compare whole numbers of chains, not their letters.', *case('1', (('12',), duck, False))),
     ], 'boxes, scenes and chain 0 are right')
@@ -475,6 +493,7 @@ def check_marked_text(
         ('(1,) is [person2]: numbers are printed from 1.', case((1,), 'runs'), by_reading),
         ('(0,) is [tree1]: index 0 is an object too.', case('The', (0,), 'is', 'green'), by_reading),
         ('(1, 3) is [person2, ball4]: one pair of brackets, a comma and a space.', case((1, 3), 'are', 'here'), by_reading),
+        ('The objects of a reference keep their order: (3, 1) is [ball4, person2].', case((3, 1), 'are', 'here'), by_reading),
         ('The number is that of the object among all objects, not among those of its kind: (2,) is [person3].', case((2,), 'and', (1,)), by_reading),
         ('The same reference may come twice.', case((3,), 'or', (3,), '?'), by_reading),
         ('Without tokens the text is empty.', case(), lambda result, tokens, objects: result == ''),
@@ -700,6 +719,8 @@ def check_nms_by_class(
             case(_diagonal(0, *range(2, 1200, 2)), [.1] + [.9]*599, [2] + [1]*599), class_by_class),
         ('Corners may be negative: the way from the smallest to the largest corner counts, not the largest alone.',
             case(_diagonal(-40, -10, -10), [.9, .8, .7], [1, 1, 2]), class_by_class),
+        ('So far away that float32 cannot tell the corners apart: how far is enough for *these* boxes?',
+            case(_diagonal(0, 1), [.9, .8], [1600, 1600]), class_by_class),
         ('The overlap is an argument here too: did you write 0.5 into the code?',
             case(_row(0, 4, 30), [.9, .8, .7], [5, 5, 5], .4), class_by_class),
         ('The rows come in the order of the scores, classes mixed.', case(_row(0, 20, 40, 60), [.1, .9, .5, .7], [1, 2, 1, 2]), class_by_class),
@@ -739,6 +760,7 @@ def check_place_of(
 ) -> Verdict:
     "Exercise 1 of lesson 09, shards: where a record lies."
     def by_dealing_out(result, i, records, shard_size):
+        if result == 'IndexError': return False
         every = list(range(records))
         shards = [every[start:start + shard_size] for start in range(0, records, shard_size)]
         number, row = result
@@ -874,6 +896,8 @@ def check_unique_ids(
         ('The order must stay as it was.', case('9', '7', '9', '8', '7'), by_sorting),
         ('The list may be empty.', case(), by_sorting),
         ('An id may already look like "7#1": then the second "7" needs another name. Every id must come out once.', case('7', '7#1', '7'), none_twice),
+        ('A name that the file itself uses, even further down, must not be given away: the second "7" becomes "7#2".',
+         case('7', '7', '7#1'), lambda result, ids: list(result) == ['7', '7#2', '7#1']),
     ], 'every id is there once')
 
 def check_globals(
@@ -918,6 +942,7 @@ def check_group_members(
         ('A folder belongs to the key: "x/a" and "y/a" are two.', case('x/a.jpg', 'y/a.jpg'), by_joining),
         ('A dot in the name of a *folder* does not end the key.', case('v1.0/a.jpg', 'v1.0/a.json', 'v1.0/b.jpg'), by_joining),
         ('Without members there are no samples: [].', case(), by_joining),
+        ('A key that comes back after another one begins a *new* sample: only neighbours belong together.', case('a.jpg', 'b.jpg', 'a.json'), by_joining),
     ], 'what belongs together is together')
 
 def check_shuffled(
@@ -934,6 +959,7 @@ def check_shuffled(
     def mixed(result, items, size, seed, most=None):
         moved = [abs(place - item) for place, item in enumerate(result)]
         return sum(distance > size/4 for distance in moved) > len(moved)/3
+    def late(result, items, size, seed, most=None): return any(place - item > size for place, item in enumerate(result))
     def endless(result, items, size, seed, most): return len(result) == most == len(set(result)) and max(result) <= most + size
     def case(n, size, seed=0): return lambda: (lambda: range(n), size, seed)
     return run_cases(listed, [
@@ -945,6 +971,8 @@ def check_shuffled(
         ('The generator decides the order, and another seed gives another one.', case(100, 20), other_seed),
         ('The same seed gives the same order: draw from `generator` alone.', case(100, 20), as_before),
         ('The order is hardly mixed: is a random place of the buffer drawn each time?', case(400, 100), mixed),
+        ('The rest must come out in random order too.', case(20, 50), other_seed),
+        ('An item may wait long: each time *one* is drawn and replaced, not a whole buffer given out.', case(400, 20), late),
         ('Items may be endless: do not make a list of them.', lambda: (count, 10, 0, 50), endless),
     ], 'mixed as well as the buffer can')
 
@@ -971,6 +999,7 @@ def check_anchor_for(
             case(4, 20, (1, 20), (4, 26)), by_counting),
         ('Nine anchors: the first best of all of them.',
             case(7, 9, (2, 2), (3, 6), (6, 3), (5, 11), (8, 7), (7, 14), (13, 9), (12, 15), (17, 17)), by_counting),
+        ('Two anchors are equally alike: the answer is the first of them.', case(4, 4, (2, 4), (4, 2)), by_counting),
     ], 'shapes are compared by what they share')
 
 # %% ../nbs/90_checks_labels.ipynb #c1000006

@@ -21,16 +21,15 @@ from tempfile import TemporaryDirectory
 import torch
 from fastcore.script import call_parse
 
-from .albums import find_images
 from .bench import BENCHES
 from .core import save_json
 from .datasets import read_captions
 from .demo import SIZES, circumstances, run_demo
 from .expressions import read_refer
 from .pretrain import PRESETS, load_start, pretrain
-from .pseudolabels import PRESETS as BELIEFS, Preset, measure_labels, read_gold, read_labels
+from .pseudolabels import PRESETS as BELIEFS, Preset, iter_labels, measure_labels, read_gold
 from .refer import ReferConfig, finetune_refer
-from .scaleout import label_captions, summarise, write_label_page
+from .scaleout import LabelSummary, label_captions, sample_labels, summarise, write_label_page
 from .scenes import CAPTIONS
 from .shards import read_manifest
 from .store import Store, extract_regions
@@ -52,7 +51,7 @@ def one_sentence(
             print(f'{command.__name__}: {error}', file=sys.stderr)
             raise SystemExit(1) from None
         except KeyboardInterrupt as stop:
-            print(f'{command.__name__}: {stop or "stopped"}', file=sys.stderr)
+            print(f'{command.__name__}: {str(stop) or "stopped; run again to go on"}', file=sys.stderr)
             raise SystemExit(130) from None
     return safely
 
@@ -67,11 +66,11 @@ def _job_of(shard: str) -> tuple[int, int] | None:
     i, n = map(int, shard.split('/'))
     return i, n
 
-def _check_device(device: str) -> None:
-    "Refuse a device that is none, and a graphics card that is not there."
+def _check_device(device: str, here: bool = True) -> None:
+    "Refuse a device that is none, and a graphics card that is not there if it is to be here."
     try: kind = torch.device(device).type
     except RuntimeError: raise ValueError(f'--device {device}: expected cpu, cuda or cuda:1') from None
-    if kind == 'cuda' and not torch.cuda.is_available():
+    if here and kind == 'cuda' and not torch.cuda.is_available():
         raise ValueError(f'--device {device}: PyTorch finds no graphics card here; leave the option out to train on the CPU')
 
 # %% ../nbs/91_cli.ipynb #56cf2799
@@ -118,14 +117,13 @@ def vlground_regions(
     if not _left(out, 'regions'): _tell_errors(Store(out).errors)
 
 # %% ../nbs/91_cli.ipynb #9f84857b
-def _summary(out: Path, seconds: float) -> list:
-    "Say what a finished folder of labels holds; give all that is in it."
-    labelled = read_labels(out, Preset())
-    told = summarise(labelled)
+def _summary(out: Path, seconds: float) -> LabelSummary:
+    "Say what a finished folder of labels holds."
+    told = summarise(iter_labels(out, Preset()))
     print(f'{told.captions:,} captions, {told.phrases:,} phrases ({told.without_box:,} without a box), {told.labels:,} boxes, '
           f'{sum(told.errors.values()):,} not usable; this run took {seconds:.0f} s')
-    _tell_errors({each.id: each.error for each in labelled if each.error})
-    return labelled
+    if told.errors: print(f'not usable: {sum(told.errors.values())}, the first is {told.first_error}', file=sys.stderr)
+    return told
 
 @call_parse
 @one_sentence
@@ -149,10 +147,11 @@ def vlground_label(
     sample: int = 12, # captions on the page OUT/labels.html; 0: no page
 ):
     "Label the phrases of captions with boxes; run again after a kill, it goes on."
-    _check_device(device)
+    _check_device(device, here=engine == 'local') # a cluster's card need not be in this machine
     if preset not in BELIEFS: raise ValueError(f'there is no preset {preset!r}; there are {", ".join(BELIEFS)}')
     if gold and not regions: raise ValueError('--gold needs --regions: what is measured is which regions the boxes match')
-    items = read_captions(captions or images, images, None if max_missing < 0 else max_missing)
+    items = read_captions(captions or images, images if captions else None, None if max_missing < 0 else max_missing)
+    if not items: raise ValueError(f'{captions or images}: no captions')
     store, truth = Store(regions) if regions else None, read_gold(gold) if gold else None
     lacking = [item.image_id for item in items if item.image_id not in store.index] if store else []
     if lacking:
@@ -161,10 +160,10 @@ def vlground_label(
     start = time.perf_counter()
     label_captions(items, out, teacher, extractor, shard_size, batch_size, workers, device=device, engine=engine, shard=_job_of(shard), max_errors=max_errors)
     if _left(out, 'labels'): return
-    labelled = _summary(Path(out), time.perf_counter() - start)
-    if sample: print(f'to look at: {write_label_page(labelled, find_images(images), Path(out)/"labels.html", store, sample)}')
+    told = _summary(Path(out), time.perf_counter() - start)
+    if sample: print(f'to look at: {write_label_page(sample_labels(iter_labels(out, Preset()), sample), told, {item.image_id: item.path for item in items}, Path(out)/"labels.html", store)}')
     if gold:
-        found = measure_labels(read_labels(out, preset), store, truth)
+        found = measure_labels(iter_labels(out, preset), store, truth)
         counts = f'{found["matched"]} phrases with a region in {found["captions"]} captions'
         print('  '.join(f'{name} {found[name]:.3f}' for name in ('precision', 'recall', 'coverage')) + f'  ({counts})')
 

@@ -15,8 +15,9 @@ import os
 import random
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
@@ -330,7 +331,10 @@ def run_jobs(
     # a fresh interpreter for each worker: a forked one may inherit a lock that nobody will ever release
     processes = min(workers, len(arguments))
     with ProcessPoolExecutor(processes, mp_context=get_context('spawn'), initializer=start_worker) as pool:
-        jobs = [pool.submit(function, *each) for each in arguments]
+        rest, running = iter(arguments), set()
         try:
-            for job in as_completed(jobs): yield job.result()
+            # two jobs a process at a time: a million results must not pile up here
+            while running := running | {pool.submit(function, *each) for each in islice(rest, 2*processes - len(running))}:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                while done: yield done.pop().result()
         finally: pool.shutdown(cancel_futures=True)

@@ -127,9 +127,10 @@ def scene_targets(
     scene: Scene, # what the picture shows
 ) -> dict[str, Tensor]: # boxes (n, 4) float32 pixels; labels (n,) class indices; one (n,) tensor of indices for each attribute
     "What the detector should say of a scene."
-    told = {name: torch.tensor([values.index(getattr(thing, name)) for thing in scene.things]) for name, values in ATTRIBUTES.items()}
-    labels = torch.tensor([CLASSES.index(thing.kind) for thing in scene.things])
-    return dict(boxes=torch.tensor([thing.box for thing in scene.things], dtype=torch.float32), labels=labels, **told)
+    def indices(values, name): return torch.tensor([values.index(getattr(thing, name)) for thing in scene.things], dtype=torch.int64)
+    told = {name: indices(values, name) for name, values in ATTRIBUTES.items()}
+    labels, boxes = indices(CLASSES, 'kind'), torch.tensor([thing.box for thing in scene.things], dtype=torch.float32).reshape(-1, 4)
+    return dict(boxes=boxes, labels=labels, **told)
 
 # %% ../nbs/08_detector.ipynb #13e1723d
 def detection_loss(
@@ -145,10 +146,11 @@ def detection_loss(
     proposals, matched, labels, corrections = heads.select_training_samples(proposals, targets)
     features = heads.box_head(heads.box_roi_pool(maps, proposals, images.image_sizes))
     parts['class'], parts['box'] = fastrcnn_loss(*heads.box_predictor(features), labels, corrections)
-    thing = torch.cat(labels) > 0
+    things = [each > 0 for each in labels]
     for name, answer in model.attributes.items():
-        truth = torch.cat([target[name][rows] for target, rows in zip(targets, matched)])
-        parts[name] = F.cross_entropy(answer(features[thing]), truth[thing])
+        truth = torch.cat([target[name][rows[hits]] for target, rows, hits in zip(targets, matched, things)])
+        # the mean, but 0 where no proposal holds a thing
+        parts[name] = F.cross_entropy(answer(features[torch.cat(things)]), truth, reduction='sum')/max(len(truth), 1)
     return {'loss': sum(parts.values()), **parts}
 
 # %% ../nbs/08_detector.ipynb #9be47dad
@@ -191,6 +193,8 @@ def ship(
     "Save weights as half-precision safetensors, inside the package unless told otherwise."
     path = Path(folder)/f'{name}.safetensors'
     weights = {key: (value.half() if value.is_floating_point() else value).cpu() for key, value in model.state_dict().items()}
+    lost = [key for key, value in weights.items() if not value.isfinite().all()]
+    if lost: raise ValueError(f'{path}: {lost[0]} holds NaN, or numbers beyond the 65,504 of half precision; nothing was written, so train again')
     with moved_into_place(path) as part: part.write_bytes(save(weights))
     return path
 
@@ -201,9 +205,10 @@ def unship(
 ) -> nn.Module: # the same, with those weights, in evaluation mode
     "Load weights that ship with the package."
     path = Path(folder)/f'{name}.safetensors'
-    again = 'install vlground again, or train them with the command of lesson 08 or 10'
+    again = f'install vlground again, or train them with the command of lesson {"10" if name == "grounder" else "08"}'
     if not path.is_file(): raise FileNotFoundError(f'{path}: the weights are missing; {again}')
     try: weights = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
     except SafetensorError as error: raise ValueError(f'{path}: not a file of safetensors, or damaged ({error}); {again}') from error
-    model.load_state_dict(weights)
+    try: model.load_state_dict(weights)
+    except RuntimeError as error: raise ValueError(f'{path}: weights of another network than this {type(model).__name__}; give theirs, or {again}') from error
     return model.eval()

@@ -77,10 +77,11 @@ def box_corners(
     numbers = isinstance(xywh, (list, tuple)) and len(xywh) == 4 and all(type(number) in (int, float) and abs(number) < 1e9 for number in xywh)
     if not numbers: raise ValueError(f'{where}: its box must be four finite numbers x, y, width, height, got {repr(xywh)[:80]}')
     x, y, width, height = map(float, xywh)
+    if min(width, height) < 0: raise ValueError(f'{where}: its box {list(xywh)} has a negative width or height')
     x2, y2 = round(x + width, 4), round(y + height, 4) # 10.62 + 100.25 shall be 110.87
     if not (min(x, y) >= -1 and x2 <= size[0] + 1 and y2 <= size[1] + 1):
         raise ValueError(f'{where}: its box {list(xywh)} is not inside its picture of {size[0]} x {size[1]} pixels')
-    return max(round(x, 4), 0.), max(round(y, 4), 0.), min(x2, float(size[0])), min(y2, float(size[1]))
+    return tuple(min(max(edge, 0.), float(end)) for edge, end in zip((round(x, 4), round(y, 4), x2, y2), (*size, *size)))
 
 # %% ../nbs/06_expressions.ipynb #7c8db1a3
 def _read_instances(path: Path) -> dict[int, GoldImage]:
@@ -142,10 +143,14 @@ def _category_ids(categories: Iterable[str]) -> dict[str, int]: return {kind: i 
 def _write_instances(images: Iterable[GoldImage], path: Path) -> None:
     "Write a COCO instances file."
     images = list(images)
-    ids, annotations = _category_ids(kind for image in images for kind in image.categories), []
+    ids, annotations, seen = _category_ids(kind for image in images for kind in image.categories), [], set()
     for image in images:
-        for ann_id, (x1, y1, x2, y2), kind in zip(image.ann_ids, image.boxes, image.categories):
+        picture_size(*image.size, f'image {image.id}')
+        for ann_id, box, kind in zip(image.ann_ids, image.boxes, image.categories):
+            x1, y1, x2, y2 = map(float, box)
             bbox, where = [round(number, 4) for number in (x1, y1, x2 - x1, y2 - y1)], f'object {ann_id} of image {image.id}'
+            if ann_id in seen: raise ValueError(f'{where}: its id occurs twice')
+            seen.add(ann_id)
             box_corners(bbox, image.size, where)
             if not min(bbox[2:]) > 0: raise ValueError(f'{where}: its box {(x1, y1, x2, y2)} has no area')
             annotations.append({'id': ann_id, 'image_id': image.id, 'category_id': ids[kind], 'bbox': bbox, 'area': bbox[2]*bbox[3], 'iscrowd': 0})
@@ -161,9 +166,13 @@ def write_refer(
     split_by: str = 'unc', # goes into the file's name
 ) -> None:
     "Write the files that `read_refer` reads, in the layout of the originals; boxes keep four decimals, twice as many as COCO's."
-    folder, refs = Path(folder)/dataset, {}
+    folder, refs, seen = Path(folder)/dataset, {}, set()
+    for number, image in data.images.items():
+        if number != image.id: raise ValueError(f'image {image.id}: it stands under the number {number}')
     ids = _category_ids(kind for image in data.images.values() for kind in image.categories)
     for expression in data.expressions:
+        if expression.id in seen: raise ValueError(f'expression {expression.id}: its id occurs twice')
+        seen.add(expression.id)
         image = data.images.get(expression.image_id)
         objects = dict(zip(image.ann_ids, zip(image.boxes, image.categories))) if image else {}
         if objects.get(expression.ann_id) != (expression.box, expression.category):
@@ -199,13 +208,12 @@ def write_detections(
     ids = _category_ids(kind for image in images.values() for kind in image.categories)
     for kind in sorted({found.category for found in detections} - ids.keys()): ids[kind] = len(ids) + 1
     for number, found in enumerate(detections):
-        (x1, y1, x2, y2), where = found.box, f'detection {number}'
+        (x1, y1, x2, y2), score, where = map(float, found.box), float(found.score), f'detection {number}'
         if found.image_id not in images: raise ValueError(f'{where}: its image_id {found.image_id} is not among the images')
         box = [round(edge, 4) for edge in (x1, y1, x2 - x1, y2 - y1)]
         box_corners(box, images[found.image_id].size, where)
-        if not (min(box[2:]) > 0 and 0 <= found.score <= 1): raise ValueError(f'{where}: its box has no area or its score is not in [0, 1]: {found}')
-        rows.append(dict(det_id=number, box=box, image_id=found.image_id, category_id=ids[found.category], category_name=found.category,
-                         score=found.score))
+        if not (min(box[2:]) > 0 and 0 <= score <= 1): raise ValueError(f'{where}: its box has no area or its score is not in [0, 1]: {(x1, y1, x2, y2)}, {score}')
+        rows.append(dict(det_id=number, box=box, image_id=found.image_id, category_id=ids[found.category], category_name=found.category, score=score))
     save_json(rows, file)
 
 # %% ../nbs/06_expressions.ipynb #828a36ec
@@ -215,6 +223,7 @@ def read_detections(
     score: float = 0., # lowest score in [0, 1]; MAttNet's own files stop at 0.65
 ) -> dict[str, Tensor]: # file name of every picture -> (n, 4) float32 boxes x1, y1, x2, y2 in pixels, surest first; (0, 4) where nothing was found
     "Read a detector's boxes by picture; those without area are left out."
+    if not 0 <= score <= 1: raise ValueError(f'score: expected a number in [0, 1], got {score}')
     rows, found = load_json(file), {image.file_name: [] for image in images.values()}
     if not isinstance(rows, list): raise ValueError(f'{file}: expected a list of detections, got {type(rows).__name__}')
     for i, row in enumerate(rows):
@@ -231,18 +240,18 @@ def read_detections(
 def proposals(
     data: ReferData, # with the gold boxes
     detections: dict[str, Tensor], # file name of each picture of `data` -> (n, 4) boxes x1, y1, x2, y2 in pixels
-    splits: Sequence[str] = ('train',), # whose pictures get their gold boxes
+    splits: str | Sequence[str] = ('train',), # one or several, whose pictures get their gold boxes
 ) -> dict[str, Tensor]: # the same names -> (n + m, 4), the m gold boxes of a training picture last
     "Boxes to choose from: the detector's, and in pictures that are only trained on the gold ones too."
-    splits_of = {}
+    splits, splits_of = {splits} if isinstance(splits, str) else set(splits), {}
     for said in data.expressions: splits_of.setdefault(said.image_id, set()).add(said.split)
-    unknown = set(splits) - set().union(*splits_of.values())
+    unknown = splits - set().union(*splits_of.values())
     if unknown: raise ValueError(f'no split {", ".join(sorted(unknown))}; there are {sorted(set().union(*splits_of.values()))}')
     lacking = [image.file_name for image in data.images.values() if image.file_name not in detections]
     if lacking: raise ValueError(f'{len(lacking)} pictures have no detections, not even an empty tensor; the first is {lacking[0]}')
     result = dict(detections)
     for image in data.images.values():
-        if image.boxes and splits_of.get(image.id, {None}) <= set(splits):
+        if image.boxes and splits_of.get(image.id, {None}) <= splits:
             boxes = detections[image.file_name]
             result[image.file_name] = torch.cat([boxes, torch.tensor(image.boxes, dtype=boxes.dtype, device=boxes.device)])
     return result

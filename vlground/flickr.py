@@ -137,7 +137,9 @@ def _xml_of(image: FlickrImage) -> str:
     def add(parent, **children):
         for tag, value in children.items(): ElementTree.SubElement(parent, tag).text = str(value)
     add(root, filename=image.image_id)
-    add(ElementTree.SubElement(root, 'size'), width=image.size[0], height=image.size[1], depth=3)
+    width, height = map(int, picture_size(*image.size, image.image_id))
+    if (width, height) != tuple(image.size): raise ValueError(f'{image.image_id}: its size must be in whole pixels, got {image.size}')
+    add(ElementTree.SubElement(root, 'size'), width=width, height=height, depth=3)
     for i, each in enumerate(image.objects, 1):
         node, where = ElementTree.SubElement(root, 'object'), f'{image.image_id}, object {i}'
         _check_chains(each.chains, where)

@@ -225,6 +225,7 @@ class OneStageGrounder(nn.Module):
         text: nn.Module | None = None, # texts -> (p, width) unit vectors; None: `PhraseEncoder`
     ):
         super().__init__()
+        if text is None and vocabulary < 1: raise ValueError('OneStageGrounder: give vocabulary, the number of word pieces, or a text encoder of your own')
         self.config = config
         self.backbone = WorldPyramid() if backbone is None else backbone
         self.text = PhraseEncoder(vocabulary, config) if text is None else text
@@ -313,6 +314,7 @@ def phrase_ids(
 ) -> Tensor: # (p, t) int64, 0 = padding
     "Word pieces of phrases, padded; a phrase without any is one unknown piece."
     pieces = [encoding.ids[:longest] or [1] for encoding in tokenizer.encode_batch(list(phrases), add_special_tokens=False)]
+    if not pieces: return torch.zeros(0, 1, dtype=torch.int64)
     return nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in pieces], batch_first=True)
 
 # %% ../nbs/10_grounder.ipynb #a2c4fb9f
@@ -334,6 +336,8 @@ class OneStageTeacher:
         phrases: Sequence[Sequence[str]], # the phrases of each picture
     ) -> list[Grounded]: # one for each picture; a phrase whose box lies wholly in the padding has none
         "Point at every phrase of every picture."
+        if texts := [each for each in phrases if isinstance(each, str)]:
+            raise ValueError(f'phrases: expected a list of phrases for each picture, got a text; write [[{texts[0]!r}]]')
         if len(images) != len(phrases): raise ValueError(f'{len(images)} pictures, {len(phrases)} lists of phrases: expected a list for each picture')
         pieces, n = range(0, len(images), self.pictures_at_once), self.pictures_at_once
         return [answer for start in pieces for answer in self.point(images[start:start + n], phrases[start:start + n])]
@@ -369,8 +373,11 @@ def hits(
     threshold: float = .5, # IoU above which a box is right
 ) -> Tensor: # (sum p,) bool, in the order of pictures and phrases; a phrase without a box is wrong
     "Is the surest box of each phrase right?"
+    if len(answers) != len(truth): raise ValueError(f'{len(answers)} answers, {len(truth)} tensors of true boxes: expected both for each picture')
     right = [torch.zeros(len(boxes), dtype=torch.bool) for boxes in truth]
-    for answer, boxes, row in zip(answers, truth, right):
+    for picture, (answer, boxes, row) in enumerate(zip(answers, truth, right)):
+        if strange := [phrase for phrase in answer.phrases.tolist() if not 0 <= phrase < len(boxes)]:
+            raise ValueError(f'picture {picture}: a box for phrase {strange[0]}, and {len(boxes)} true boxes; expected a true box for each phrase, counted from 0')
         order = answer.scores.argsort(stable=True) # the surest is written last
         for phrase, box in zip(answer.phrases[order].tolist(), answer.boxes[order]): row[phrase] = box_iou(box[None], boxes[phrase, None]) > threshold
     return torch.cat([torch.zeros(0, dtype=torch.bool), *right])

@@ -21,7 +21,7 @@ from .datasets import fraction_of
 from .grounding import GroundingHead
 from .objectives import LossWeights, mask_regions, mask_words, pretraining_losses
 from .phrases import Phrase, load_tokenizer, phrase_spans
-from .pseudolabels import GoldCaption, LabelledCaption, PseudoLabel, phrase_matches, read_labels
+from .pseudolabels import GoldCaption, LabelledCaption, PseudoLabel, phrase_matches, read_labels, regions_of
 from .store import Store
 from .training import TrainConfig, config_from, load_finished, samples_of_step, train
 from .transformer import Batch
@@ -113,7 +113,7 @@ class CaptionData:
         self.positions = torch.tensor([store.index[each.image_id] for each in labelled])
         self.spans, self.matches, self.cut = [], [], 0 # of each caption: pieces of its phrases, regions of its phrases; phrases that were cut
         for each, encoding in zip(labelled, encodings):
-            phrases, matches = phrase_matches(each, store.get(each.image_id).boxes[:regions], threshold)
+            phrases, matches = phrase_matches(each, regions_of(each, store)[:regions], threshold)
             spans, kept = phrase_spans(phrases, encoding)
             self.cut += int((~kept).sum())
             self.spans.append(spans)

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'PseudoLabel', 'LabelledCaption', 'check_answer', 'label_images', 'to_row', 'from_row', 'to_lines',
-           'Preset', 'believed', 'read_labels', 'phrase_matches', 'GoldPhrase', 'GoldCaption', 'read_gold',
-           'mention_of', 'label_iou', 'label_is_right', 'measure_labels']
+           'Preset', 'believed', 'iter_labels', 'read_labels', 'regions_of', 'phrase_matches', 'GoldPhrase',
+           'GoldCaption', 'read_gold', 'mention_of', 'label_iou', 'label_is_right', 'measure_labels']
 
 # %% ../nbs/11_pseudolabels.ipynb #95ff4e71
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from .boxes import box_iou, match_regions
 from .datasets import CaptionedImage, fields_of
 from .grounder import Grounded, Grounder
 from .phrases import Phrase, noun_phrases
+from .regions import answers_of
 from .shards import read_manifest, shard_rows
 from .store import Store
 
@@ -43,6 +44,7 @@ class LabelledCaption:
     labels: tuple[PseudoLabel, ...] # any number for each phrase
     error: str = '' # why the picture could not be labelled
     phrases: tuple[Phrase, ...] = () # all that were asked for, those without a box included
+    size: tuple[int, int] | None = None # width and height of the upright picture in pixels; None where it could not be read
 
 # %% ../nbs/11_pseudolabels.ipynb #1c0de006
 def check_answer(
@@ -52,8 +54,10 @@ def check_answer(
     where: str, # the teacher and the caption, for the error
 ) -> None:
     "Refuse an answer that cannot be a label."
+    if not isinstance(answer, (tuple, list)) or len(answer) != 3:
+        raise ValueError(f'{where}: expected Grounded(boxes, scores, phrases), got {answer if answer is None else type(answer).__name__}')
     boxes, scores, phrases = (torch.as_tensor(part).detach().cpu() for part in answer)
-    n, (width, height) = len(boxes), size
+    n, (width, height) = boxes.numel()//4, size
     if tuple(boxes.shape) != (n, 4) or tuple(scores.shape) != (n,) or tuple(phrases.shape) != (n,):
         raise ValueError(f'{where}: expected boxes (n, 4), scores (n,) and phrases (n,), got {tuple(boxes.shape)}, {tuple(scores.shape)}, {tuple(phrases.shape)}')
     if phrases.is_floating_point() or ((phrases < 0) | (phrases >= count)).any():
@@ -88,23 +92,24 @@ def label_images(
     phrases = [() if isinstance(picture, str) else tuple(noun_phrases(item.caption, extractor)) for item, picture in zip(items, pictures)]
     # a picture without a phrase has nothing to be asked
     asked = [i for i, each in enumerate(phrases) if each]
-    answers = grounder([pictures[i] for i in asked], [[phrase.text for phrase in phrases[i]] for i in asked]) if asked else []
-    if len(answers) != len(asked): raise ValueError(f'teacher {grounder.name}: {len(asked)} pictures, but {len(answers)} answers; expected one for each')
+    where = f'teacher {grounder.name}, captions {items[asked[0]].id!r} to {items[asked[-1]].id!r}' if asked else ''
+    answers = answers_of(grounder, where, [pictures[i] for i in asked], [[phrase.text for phrase in phrases[i]] for i in asked]) if asked else []
     labels = {}
     for i, answer in zip(asked, answers):
         check_answer(answer, len(phrases[i]), pictures[i].size, f'teacher {grounder.name}, caption {items[i].id!r}')
         labels[i] = _labels(phrases[i], Grounded(*answer), pictures[i].size)
-    return [LabelledCaption(item.id, item.image_id, item.caption, labels.get(i, ()), picture if isinstance(picture, str) else '', phrases[i])
+    unread = [isinstance(picture, str) for picture in pictures]
+    return [LabelledCaption(item.id, item.image_id, item.caption, labels.get(i, ()), picture if unread[i] else '', phrases[i], None if unread[i] else picture.size)
             for i, (item, picture) in enumerate(zip(items, pictures))]
 
 # %% ../nbs/11_pseudolabels.ipynb #1c0de009
 def to_row(
     labelled: LabelledCaption, # with raw labels
-) -> dict: # plain JSON: id, image, caption, phrases [[start, end], …], labels [[phrase, x1, y1, x2, y2, score], …] and, where it failed, error
+) -> dict: # plain JSON: id, image, size [width, height] in pixels, caption, phrases [[start, end], …], labels [[phrase, x1, y1, x2, y2, score], …] and, where it failed, error
     "A labelled caption as one line of a file says it."
     phrases = labelled.phrases or tuple(dict.fromkeys(label.phrase for label in labelled.labels))
     place = {phrase: i for i, phrase in enumerate(phrases)}
-    row = dict(id=labelled.id, image=labelled.image_id, caption=labelled.caption, phrases=[[phrase.start, phrase.end] for phrase in phrases],
+    row = dict(id=labelled.id, image=labelled.image_id, size=labelled.size and [*labelled.size], caption=labelled.caption, phrases=[[phrase.start, phrase.end] for phrase in phrases],
                labels=[[place[label.phrase], *label.box, label.score] for label in labelled.labels])
     return row | ({'error': labelled.error} if labelled.error else {})
 
@@ -123,7 +128,10 @@ def from_row(
     if not sound:
         raise ValueError(f'{where}: phrases must be [start, end] inside the caption, and labels [phrase, x1, y1, x2, y2, score] with x1 < x2, y1 < y2 and'
                          f' a score in [0, 1]; got {str(spans)[:60]} and {str(labels)[:60]}')
-    return LabelledCaption(id, image, caption, found, row.get('error', ''), phrases)
+    size = row.get('size') # labels of people's own need none
+    if size is not None and not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)):
+        raise ValueError(f'{where}: size must be [width, height] of the picture in pixels, got {size}')
+    return LabelledCaption(id, image, caption, found, row.get('error', ''), phrases, size and tuple(size))
 
 # %% ../nbs/11_pseudolabels.ipynb #1c0de012
 def to_lines(
@@ -160,20 +168,37 @@ def believed(
     return replace(labelled, labels=tuple(kept))
 
 # %% ../nbs/11_pseudolabels.ipynb #1c0de016
+def iter_labels(
+    folder: Path | str, # of shards of labels, all written
+    preset: str | Preset = 'paper', # a name in `PRESETS`, or one of your own
+) -> Iterator[LabelledCaption]: # in the order in which they were made
+    "The labels of a folder, as far as a preset believes them; one shard at a time is in memory."
+    if isinstance(preset, str) and preset not in PRESETS: raise ValueError(f'there is no preset {preset!r}; there are {", ".join(PRESETS)}')
+    preset, manifest = PRESETS[preset] if isinstance(preset, str) else preset, read_manifest(folder, 'labels')
+    for number in range(manifest['shard_count']):
+        for line, row in enumerate(shard_rows(folder, manifest, number), 1):
+            labelled = believed(from_row(row, f'{folder}, shard {number}, line {line}'), preset)
+            if labelled.labels or not preset.drop_empty: yield labelled
+
 def read_labels(
     folder: Path | str, # of shards of labels, all written
     preset: str | Preset = 'paper', # a name in `PRESETS`, or one of your own
 ) -> list[LabelledCaption]: # in the order in which they were made
-    "The labels of a folder, as far as a preset believes them."
-    if isinstance(preset, str) and preset not in PRESETS: raise ValueError(f'there is no preset {preset!r}; there are {", ".join(PRESETS)}')
-    preset, manifest, found = PRESETS[preset] if isinstance(preset, str) else preset, read_manifest(folder, 'labels'), []
-    for number in range(manifest['shard_count']):
-        for line, row in enumerate(shard_rows(folder, manifest, number), 1):
-            labelled = believed(from_row(row, f'{folder}, shard {number}, line {line}'), preset)
-            if labelled.labels or not preset.drop_empty: found.append(labelled)
-    return found
+    "All of them at once."
+    return list(iter_labels(folder, preset))
 
 # %% ../nbs/11_pseudolabels.ipynb #3263b4ff
+def regions_of(
+    labelled: LabelledCaption, # with or without labels
+    store: Store, # the regions of its picture and others
+) -> Tensor: # (n, 4) boxes in pixels
+    "The regions of a caption's picture; a store of other pictures is refused."
+    found = store.get(labelled.image_id)
+    if labelled.size and len(found.boxes) and found.size != labelled.size:
+        there, here = (f'{width} x {height}' for width, height in (found.size, labelled.size))
+        raise ValueError(f'{store.folder}: picture {labelled.image_id!r} has {there} pixels there, but had {here} when it was labelled; make both from the same pictures')
+    return found.boxes
+
 def phrase_matches(
     labelled: LabelledCaption, # read with a preset
     regions: Tensor, # (n, 4) boxes of the picture's regions in pixels
@@ -257,7 +282,7 @@ def measure_labels(
     for each in labelled:
         if each.id not in gold: raise ValueError(f'the gold file knows nothing of caption {each.id!r}: is it of another world?')
         if gold[each.id].caption != each.caption: raise ValueError(f'the gold file has another text for caption {each.id!r}: is it of another world?')
-        regions, truth = store.get(each.image_id).boxes, gold[each.id].phrases
+        regions, truth = regions_of(each, store), gold[each.id].phrases
         phrases, matches = phrase_matches(each, regions, threshold)
         named, found = {mention_of(phrase, truth) for phrase in each.phrases or phrases}, set()
         captions, covered = captions + 1, covered + bool(matches.any())

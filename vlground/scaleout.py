@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['cached_teacher', 'ENGINES', 'LabelJob', 'LabelledShard', 'label_shard', 'run_on_ray', 'label_captions',
-           'LabelSummary', 'summarise', 'view_of', 'write_label_page']
+           'LabelSummary', 'summarise', 'view_of', 'sample_labels', 'write_label_page']
 
 # %% ../nbs/11_scaleout.ipynb #2b110004
 import html
 import os
 import pickle
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache, partial
+from heapq import nsmallest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from .albums import picture_bytes, read_picture
 from .core import moved_into_place, run_jobs, sha256_of
 from .datasets import CaptionedImage
 from .phrases import Phrase
-from .pseudolabels import LabelledCaption, Preset, label_images, phrase_matches, read_labels, to_lines
+from .pseudolabels import LabelledCaption, Preset, iter_labels, label_images, phrase_matches, read_labels, regions_of, to_lines
 from .shards import ShardWriter, run_shards, share_of
 from .store import Store
 from .teachers import load_teacher
@@ -40,6 +41,9 @@ class LabelJob:
     extractor: str = 'caption' # of noun phrases
     batch_size: int = 16 # pictures a call of the teacher
     device: str = 'cpu' # where the teacher runs
+
+    def __post_init__(self):
+        if self.batch_size < 1: raise ValueError(f'batch_size: expected at least 1 picture a call, got {self.batch_size}')
 
     def __call__(self,
         items: Sequence[CaptionedImage], # captioned pictures
@@ -73,7 +77,10 @@ class _Actor:
         torch.set_num_threads(1)
         self.function = function
 
-    def __call__(self, row: dict) -> dict: return {'result': pickle.dumps(self.function(*pickle.loads(row['arguments'])))}
+    def __call__(self, row: dict) -> dict:
+        try: result = self.function(*pickle.loads(row['arguments']))
+        except (ValueError, OSError, ImportError) as error: result = error # bad input: its one sentence, not Ray's page around it
+        return {'result': pickle.dumps(result)}
 
 def run_on_ray(
     function: Callable, # of a module that the workers can import
@@ -90,7 +97,10 @@ def run_on_ray(
         ray.data.DataContext.get_current().enable_progress_bars = False
         rows = ray.data.from_items([{'arguments': pickle.dumps(each)} for each in arguments], override_num_blocks=len(arguments))
         pool = ray.data.ActorPoolStrategy(size=min(workers, len(arguments)))
-        for row in rows.map(_Actor, fn_constructor_args=(function,), compute=pool, num_gpus=cards or None).iter_rows(): yield pickle.loads(row['result'])
+        for row in rows.map(_Actor, fn_constructor_args=(function,), compute=pool, num_gpus=cards or None).iter_rows():
+            result = pickle.loads(row['result'])
+            if isinstance(result, Exception): raise result
+            yield result
     finally:
         if ours: ray.shutdown()
 
@@ -114,7 +124,7 @@ def label_captions(
     "Label captioned pictures; a rerun completes what is missing."
     if engine not in ENGINES: raise ValueError(f'there is no engine {engine!r}; there are {", ".join(ENGINES)}')
     items, job = list(items), LabelJob(teacher, extractor, batch_size, device)
-    about = dict(teacher=cached_teacher(teacher, device).name, extractor=extractor, captions_sha256=sha256_of([item.caption for item in items]),
+    about = dict(teacher=cached_teacher(teacher, 'cpu' if engine == 'ray' else device).name, extractor=extractor, captions_sha256=sha256_of([item.caption for item in items]),
                  pictures_sha256=sha256_of([[item.image_id, picture_bytes(item.path)] for item in items]))
     writer = ShardWriter(out, 'labels', [item.id for item in items], shard_size, about)
     todo = [(number, items[number*shard_size:(number + 1)*shard_size]) for number, _ in share_of(writer.missing(), shard)]
@@ -137,16 +147,25 @@ class LabelSummary:
     without_box: int # phrases to which the teacher answered nothing
     labels: int # boxes
     errors: Mapping[str, int] = field(default_factory=dict) # kind of reason -> captions that could not be labelled
+    first_error: str = '' # the first of them: its id and the whole reason
 
 def summarise(
-    labelled: Sequence[LabelledCaption], # as read with `read_labels(folder, Preset())`: everything
+    labelled: Iterable[LabelledCaption], # as `iter_labels(folder, Preset())` gives them: everything
 ) -> LabelSummary:
-    "Count captions, phrases, boxes and errors."
-    usable = [each for each in labelled if not each.error]
-    answered = [len({label.phrase for label in each.labels}) for each in usable]
-    errors = Counter(each.error.split(':')[0] for each in labelled if each.error)
-    return LabelSummary(len(labelled), sum(not each.phrases for each in usable), sum(len(each.phrases) for each in usable),
-                        sum(len(each.phrases) for each in usable) - sum(answered), sum(len(each.labels) for each in usable), dict(errors.most_common()))
+    "Count captions, phrases, boxes and errors, in one pass."
+    counts, errors, first = Counter(), Counter(), ''
+    for each in labelled:
+        counts['captions'] += 1
+        if each.error:
+            errors[each.error.split(':')[0]] += 1
+            first = first or f'{each.id}: {each.error}'
+            continue
+        counts['without_phrase'] += not each.phrases
+        counts['phrases'] += len(each.phrases)
+        counts['without_box'] += len(each.phrases) - len({label.phrase for label in each.labels})
+        counts['labels'] += len(each.labels)
+    numbers = [counts[name] for name in ('captions', 'without_phrase', 'phrases', 'without_box', 'labels')]
+    return LabelSummary(*numbers, dict(errors.most_common()), first)
 
 # %% ../nbs/11_scaleout.ipynb #2b110036
 def view_of(
@@ -165,24 +184,29 @@ _STYLE = '''body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:6
 table{border-collapse:collapse;margin:1rem 0}td{padding:.15rem 1rem .15rem 0}td+td{text-align:right;font-variant-numeric:tabular-nums}
 section{border-top:1px solid #d1d5db;padding:1.2rem 0}h2{font-size:.85rem;font-weight:400;color:#6b7280;margin:0 0 .5rem}'''
 
+def sample_labels(
+    labelled: Iterable[LabelledCaption], # as `iter_labels(folder, Preset())` gives them
+    count: int = 12, # captions
+) -> list[LabelledCaption]: # the same ones however the folder was made
+    "Some captions to look at, chosen by a hash of their ids."
+    return nsmallest(count, (each for each in labelled if not each.error), key=lambda each: sha256_of(each.id))
+
 def write_label_page(
-    labelled: Sequence[LabelledCaption], # as read with `read_labels(folder, Preset())`: everything
+    labelled: Sequence[LabelledCaption], # to show
+    told: LabelSummary, # of the whole folder
     pictures: Mapping[str, object], # image id -> source, as `find_images` gives it
     file: Path | str, # the page to write
     store: Store | None = None, # regions of the pictures; None: the page shows none
-    count: int = 12, # captions on the page, chosen by a hash of their ids
     title: str = 'Pseudo labels', # of the page
 ) -> Path: # the page
     "Write a page with a sample of labels to look at; it needs no server and no network."
-    chosen = sorted((each for each in labelled if not each.error), key=lambda each: sha256_of(each.id))[:count]
-    told = summarise(labelled)
     rows = [('captions', told.captions), ('captions without a phrase', told.without_phrase), ('phrases', told.phrases),
             ('phrases without a box', told.without_box), ('boxes', told.labels), *((f'not usable: {kind}', n) for kind, n in told.errors.items())]
     table = ''.join(f'<tr><td>{html.escape(name)}</td><td>{number:,}</td></tr>' for name, number in rows)
     views = []
-    for each in chosen:
+    for each in labelled:
         picture = read_picture(pictures[each.image_id])
-        regions = store.get(each.image_id).boxes if store and each.image_id in store.index else None
+        regions = regions_of(each, store) if store and each.image_id in store.index else None
         if not isinstance(picture, str): views.append(f'<section><h2>{html.escape(each.id)}</h2>{view_of(each, picture, regions).to_html()}</section>')
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
     page = f'{head}<h1>{html.escape(title)}</h1><table>{table}</table><p>{len(views)} of them, chosen by a hash of their ids:</p>{"".join(views)}</html>'

@@ -37,6 +37,8 @@ def read_manifest(
         raise ValueError(f'{path}: format version {version} is newer than version {FORMAT}, the newest that this vlground reads; update vlground')
     lacking = [name for name in ('kind', 'records', 'shard_size', 'shard_count', 'shards') if name not in manifest]
     if lacking: raise ValueError(f'{path}: not the manifest of a store (no {", ".join(lacking)})')
+    if not isinstance(manifest['shards'], dict) or not all(isinstance(manifest[name], int) for name in ('records', 'shard_size', 'shard_count')):
+        raise ValueError(f'{path}: not the manifest of a store: records, shard_size and shard_count must be whole numbers, shards an object')
     if kind not in (None, manifest['kind']): raise ValueError(f'{path}: this is a store of {manifest["kind"]}, expected {kind}')
     return manifest
 
@@ -47,11 +49,13 @@ def shard_file(
     number: int, # of the shard
     suffix: str, # of the file, such as '.jsonl'
 ) -> Path: # as long as it was when it was written
-    "A file of a shard; one clear error if the shard was never finished, or the file is missing or was cut."
+    "A file of a shard; one clear error if the shard was never finished, or the file is unknown, missing or cut."
     path = Path(folder)/f'shard-{number:05}{suffix}'
     if str(number) not in manifest['shards']:
         raise ValueError(f'{folder}: shard {number} is still to be written; run the command that makes it again')
-    expected = manifest['shards'][str(number)][path.name]['bytes']
+    files = manifest['shards'][str(number)]
+    if path.name not in files: raise ValueError(f'{folder}: shard {number} has no file {path.name}; the manifest names {", ".join(files)}')
+    expected = files[path.name]['bytes']
     if not path.is_file() or path.stat().st_size != expected:
         raise ValueError(f'{path}: missing, or not the {expected} bytes that the manifest names')
     return path
@@ -65,8 +69,11 @@ def shard_rows(
     path = shard_file(folder, manifest, number, '.jsonl')
     try:
         # only \n ends a line: captions may hold other characters that Python would take for line ends
-        with open(path, encoding='utf-8', newline='\n') as lines: return [json.loads(line) for line in lines]
+        with open(path, encoding='utf-8', newline='\n') as lines: rows = [json.loads(line) for line in lines]
     except ValueError as error: raise ValueError(f'{path}: not lines of JSON ({error})') from error
+    expected = min(manifest['shard_size'], manifest['records'] - number*manifest['shard_size'])
+    if len(rows) != expected: raise ValueError(f'{path}: {len(rows)} lines, expected {expected}, one for each record; delete {folder} and make it anew')
+    return rows
 
 # %% ../nbs/09_shards.ipynb #cde34c3a
 def _differing(plan: Mapping, found: Mapping, prefix: str = '') -> list[str]:
@@ -88,6 +95,7 @@ class ShardWriter:
         if shard_size < 1: raise ValueError(f'{folder}: shard_size must be at least 1, got {shard_size}')
         if not ids or len(set(ids)) < len(ids):
             raise ValueError(f'{folder}: expected at least one id and none twice, got {len(ids)}, {len(set(ids))} of them different')
+        if Path(folder).exists() and not Path(folder).is_dir(): raise NotADirectoryError(f'{folder}: a file; name a folder')
         self.folder, self.kind, self.ids, self.shard_size, self.first = Path(folder), kind, list(ids), shard_size, 0
         self.folder.mkdir(parents=True, exist_ok=True)
         plan = {'format': FORMAT, 'kind': kind, 'records': len(ids), 'shard_size': shard_size, 'shard_count': -(-len(ids)//shard_size),

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .albums import find_images, picture_bytes, read_picture
 from .core import sha256, sha256_of
-from .regions import Detector, Regions, check_boxes, load_detector, read_boxes
+from .regions import Detector, Regions, answers_of, check_boxes, load_detector, read_boxes
 from .shards import ShardReader, ShardWriter, find_damage, read_manifest, run_shards, shard_file, shard_rows, share_of
 
 # %% ../nbs/09_store.ipynb #e64ab39a
@@ -71,6 +71,7 @@ class StoreWriter(ShardWriter):
         top_k: int = 16, # class probabilities kept for each region, the largest ones
     ):
         if not 0 < len(classes) < 2**15: raise ValueError(f'{folder}: expected 1 to 32767 classes, got {len(classes)}')
+        if top_k < 1: raise ValueError(f'{folder}: top_k must be at least 1, got {top_k}')
         self.feature_width, self.classes, self.top_k = feature_width, list(classes), min(top_k, len(classes))
         about = {'feature_width': feature_width, 'feature_dtype': 'float16', 'top_k': self.top_k, 'classes': self.classes, 'made_by': dict(made_by)}
         super().__init__(folder, 'regions', ids, shard_size, about)
@@ -161,9 +162,10 @@ class Store(ShardReader, Sequence):
         self._shards, self._per_shard = {0: whole | {'offsets': torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])}}, len(self)
 
     def __getitem__(self,
-        i: int, # position in the order of the ids
-    ) -> Regions: # features as stored, in float16; class_probs dense
+        i: int | slice, # position in the order of the ids; of a slice all pictures come as a list
+    ) -> Regions | list[Regions]: # features as stored, in float16; class_probs dense
         "The regions of one picture."
+        if isinstance(i, slice): return [self[k] for k in range(len(self))[i]]
         view = self.view(i)
         return Regions(view.boxes, view.features, dense_probs(view.class_values, view.class_indices, view.class_rest, len(self.classes)), view.size)
 
@@ -208,6 +210,7 @@ def batch(self: Store,
     targets: bool = True, # give class distributions too?
 ) -> RegionBatch: # padded to the most regions among these pictures
     "The regions of several pictures as a model takes them."
+    if max_regions < 0: raise ValueError(f'max_regions must be at least 0, got {max_regions}')
     indices = torch.as_tensor(indices, dtype=torch.int64)
     if len(indices) and not (0 <= indices.min() and indices.max() < len(self)):
         raise IndexError(f'{self.folder}: positions must be in 0 … {len(self) - 1}')
@@ -273,9 +276,10 @@ def verify(self: Store) -> list[str]: # one sentence for each fault, with the fi
     for number, files in self.manifest['shards'].items():
         if any(str(self.folder/name) in fault for name in files for fault in faults): continue
         path = self.folder/f'shard-{int(number):05}.safetensors'
-        rows = shard_rows(self.folder, self.manifest, int(number))
-        expected = min(self.manifest['shard_size'], len(self) - int(number)*self.manifest['shard_size'])
-        if len(rows) != expected: faults.append(f'{path}: {len(rows)} records, expected {expected}')
+        try: rows = shard_rows(self.folder, self.manifest, int(number))
+        except ValueError as error:
+            faults.append(str(error))
+            continue
         with safe_open(path, 'pt') as file: tensors = {name: file.get_tensor(name) for name in file.keys()}
         faults += [f'{path}: {fault}' for fault in check_shard(tensors, rows, self.manifest)]
         for row in rows:
@@ -300,10 +304,13 @@ def describe_pictures(
         try: check_boxes(boxes[i], 'boxes file', image.size)
         except ValueError as error: read[i] = str(error)
     usable = [i for i, image in enumerate(read) if not isinstance(image, str)]
-    if boxes:
-        for i in usable: _check_boxes(boxes[i], read[i].size, paths[i].name)
-    found = detector([read[i] for i in usable], boxes and [boxes[i] for i in usable]) if usable else []
+    where = f'detector {detector.name}, pictures {paths[usable[0]].name} to {paths[usable[-1]].name}' if usable else ''
+    found = answers_of(detector, where, [read[i] for i in usable], boxes and [boxes[i] for i in usable]) if usable else []
     regions = dict(zip(usable, found))
+    for i, answer in regions.items():
+        if not isinstance(answer, Regions) or answer.size != read[i].size:
+            got = f'regions of {answer.size}' if isinstance(answer, Regions) else type(answer).__name__
+            raise ValueError(f'detector {detector.name}, picture {paths[i].name}: expected Regions of size {read[i].size}, got {got}')
     return [regions.get(i, image) for i, image in enumerate(read)]
 
 # %% ../nbs/09_store.ipynb #0f86cdfd

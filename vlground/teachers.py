@@ -354,6 +354,7 @@ def _hub_teacher(
     if 2*len(processor.tokenizer) < model.config.text_config.vocab_size: raise ValueError(f'{name}: the vocabulary of its tokenizer is missing')
     return ours(model.float().to(device), processor, f'{kind}:{name}')
 
+# %% ../nbs/10_teachers.ipynb #79c41c05
 def load_teacher(
     name: str = 'world', # 'world'; 'grounding-dino', 'owlv2' or 'florence-2', with ':checkpoint or folder' if wanted; or 'package.module:Class'
     device: str = 'cpu', # where to run it; a teacher of your own sees to that itself
@@ -362,7 +363,11 @@ def load_teacher(
     kind, _, checkpoint = name.partition(':')
     if name == 'world': return world_teacher(device)
     if kind in HUB: return _hub_teacher(kind, checkpoint, device)
-    if checkpoint and kind != 'world': return load_object(name)
+    if checkpoint and kind != 'world':
+        own = load_object(name)
+        if not callable(own) or not isinstance(getattr(own, 'name', None), str) or not own.name.strip():
+            raise ValueError(f'{name}: a teacher needs a text `name` with its version, which travels with the labels, and __call__(self, images, phrases)')
+        return own
     raise ValueError(f'there is no teacher named {name!r}; there are world, {", ".join(HUB)} (with :checkpoint, if wanted) and package.module:Class')
 
 # %% ../nbs/10_teachers.ipynb #43e2b6df

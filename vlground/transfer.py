@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .core import load_json, save_json
+from .core import load_json, save_json, sha256_of
 from .datasets import CaptionedImage, plain_unpickle, write_captions
 from .regions import Regions
 from .shards import ShardReader, run_shards, share_of
@@ -77,6 +77,7 @@ def from_top_class(
 ) -> np.ndarray: # (n, classes) float32, each row sums to 1
     "A distribution from its largest entry; the other classes share what is left evenly."
     top, confidence = np.asarray(top, np.int64).ravel(), np.asarray(confidence, np.float32).ravel()
+    if len(top) != len(confidence): raise ValueError(f'obj_id and obj_conf must be equally many, got {len(top)} and {len(confidence)}')
     if not ((top >= 0).all() and (top < classes - 1).all() and (confidence >= 0).all() and (confidence <= 1).all()):
         raise ValueError(f'obj_id must be in 0 … {classes - 2} and obj_conf in [0, 1]')
     probs = np.repeat((1 - confidence)[:, None]/(classes - 1), classes, axis=1)
@@ -97,12 +98,15 @@ def make_record(
     if lacking: raise ValueError(f'{where}: no {", ".join(lacking)}; it has {", ".join(map(str, row))}')
     counted = row['num_boxes'] if 'num_boxes' in row else decode_array(row['boxes'], 1, f'{where}, boxes').size//4
     try: size, n = (int(row['image_w']), int(row['image_h'])), int(counted)
-    except (TypeError, ValueError) as error: raise ValueError(f'{where}: image_w, image_h and num_boxes must be whole numbers ({error})') from error
+    except (TypeError, ValueError, OverflowError) as error: raise ValueError(f'{where}: image_w, image_h and num_boxes must be whole numbers ({error})') from error
+    if n < 0: raise ValueError(f'{where}: num_boxes must be at least 0, got {n}')
     boxes, features = (decode_array(row[name], n, f'{where}, {name}') for name in ('boxes', 'features'))
     if n and boxes.shape[1] != 4: raise ValueError(f'{where}: {boxes.size} numbers are not {n} boxes')
     probs = None
     if row.get('cls_prob') is not None: probs = decode_array(row['cls_prob'], n, f'{where}, cls_prob')
-    elif 'obj_id' in row and 'obj_conf' in row: probs = from_top_class(row['obj_id'], row['obj_conf'])
+    elif 'obj_id' in row and 'obj_conf' in row:
+        try: probs = from_top_class(row['obj_id'], row['obj_conf'])
+        except (TypeError, ValueError) as error: raise ValueError(f'{where}: {error}') from error
     return Record(str(row['image_id']), size, boxes.reshape(n, 4), features, probs, row.get('caption'))
 
 # %% ../nbs/09_transfer.ipynb #3c13297c
@@ -154,6 +158,11 @@ def open_database(
     if not Path(path).exists(): raise FileNotFoundError(f'{path}: no such file or folder')
     try: environment = lmdb.open(str(path), subdir=Path(path).is_dir(), readonly=True, lock=False, readahead=False, meminit=False, max_readers=1)
     except lmdb.Error as error: raise ValueError(f'{path}: not an LMDB database ({error})') from error
+    file = Path(path)/'data.mdb' if Path(path).is_dir() else Path(path)
+    needed = (environment.info()['last_pgno'] + 1)*environment.stat()['psize']
+    if file.stat().st_size < needed: # reading on would end the process: the file is mapped
+        environment.close()
+        raise ValueError(f'{path}: {file.stat().st_size} bytes, but its pages take {needed}: cut short; copy it again')
     with environment, environment.begin() as transaction: yield transaction
 
 @contextmanager
@@ -201,7 +210,9 @@ PRETRAINING = Layout('ViLBERT pre-training LMDB', _index_pretraining, _open_pret
 # %% ../nbs/09_transfer.ipynb #0823d1f0
 def _index_downstream(path: Path) -> Iterator[tuple[str, str]]:
     with open_database(path) as database: keys = plain_unpickle(database.get(b'keys') or b'', f'{path}, key keys')
-    for key in keys: yield key.decode(), key.decode()
+    for key in keys:
+        name = key.decode() if isinstance(key, bytes) else str(key)
+        yield name, name
 
 @contextmanager
 def _open_downstream(path: Path) -> Iterator[Callable]:
@@ -294,15 +305,17 @@ def _open_h5(path: Path) -> Iterator[Callable]:
         yield read
 
 def write_h5(
-    records: Iterable[Record], # of class distributions only the likeliest class is kept; captions are not
+    records: Iterable[Record], # no slash in their ids; of class distributions only the likeliest class is kept; captions are not
     path: Path, # of the new file
 ) -> None:
     "Write VOLTA's HDF5 file."
     with need_extra('h5py').File(path, 'x') as file:
         for record in records:
-            probs, group, n = record.class_probs[:, 1:], file.create_group(record.id), len(record.boxes)
-            values = dict(features=record.features, boxes=record.boxes, img_w=record.size[0], img_h=record.size[1], obj_id=probs.argmax(1),
-                          obj_conf=probs.max(1, initial=0), attr_id=np.zeros(n, np.int64), attr_conf=np.zeros(n, np.float32))
+            if '/' in record.id: raise ValueError(f'{path}: the id {record.id!r} has a slash, which HDF5 takes for a group in a group; give it another id')
+            probs, group, n = record.class_probs, file.create_group(record.id), len(record.boxes)
+            top = {} if probs is None else dict(obj_id=probs[:, 1:].argmax(1), obj_conf=probs[:, 1:].max(1, initial=0))
+            values = dict(features=record.features, boxes=record.boxes, img_w=record.size[0], img_h=record.size[1],
+                          **top, attr_id=np.zeros(n, np.int64), attr_conf=np.zeros(n, np.float32))
             for name, value in values.items(): group[name] = value
 
 VOLTA = Layout('VOLTA HDF5', _index_h5, _open_h5, write_h5)
@@ -316,7 +329,9 @@ def find_layout(
     path = Path(path)
     if not path.exists(): raise FileNotFoundError(f'{path}: no such file or folder')
     data = path/'data.mdb' if path.is_dir() else path
-    if not data.is_file(): return TSV if _parts(path) else None
+    if not data.is_file():
+        _parts(path) # refuses a folder that has none
+        return TSV
     head = data.open('rb').read(32)
     if head.startswith(b'\x89HDF\r\n\x1a\n'): return VOLTA
     if b'\xde\xc0\xef\xbe' in head: # the mark of LMDB
@@ -419,7 +434,8 @@ def import_features(
     if len(classes) != count: raise ValueError(f'{path}: its distributions are over {count} classes, and {len(classes)} names were given')
     told = 'none: not fit for pre-training' if count == 1 else 'top class' if layout is VOLTA else 'all classes'
     ids = unique_ids(id for id, _ in records)
-    made_by = dict(imported_from=layout.name, file=path.name, class_probs=told)
+    files = [path] if path.is_file() else sorted(path.iterdir())
+    made_by = dict(imported_from=layout.name, file=path.name, files_sha256=sha256_of([[file.name, file.stat().st_size] for file in files]), class_probs=told)
     writer = StoreWriter(out, ids, first.features.shape[1], classes, made_by, shard_size, top_k)
     places = [place for _, place in records]
     jobs = [(number, places[number*shard_size:(number + 1)*shard_size], writer.only(number)) for number, _ in share_of(writer.missing(), shard)]

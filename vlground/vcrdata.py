@@ -67,6 +67,11 @@ class Worded:
     text: str # tokens with a space between them
     pointers: tuple[Pointer, ...] # in the order of the text
 
+def _check_reference(token: Sequence[int], n: int, where: str) -> None:
+    if not (token and all(type(i) is int and 0 <= i < n for i in token)):
+        expected = f'numbers from 0 to {n - 1}' if n else 'words alone'
+        raise ValueError(f'{where} refers to {token}, and the item has {n} objects: expected {expected}')
+
 def worded(
     tokens: Tokens, # words and references
     words: Sequence[str], # what each object is called
@@ -74,8 +79,11 @@ def worded(
     "Put a word in place of each reference, and keep where it stands and what it points at."
     pieces = []
     for token in tokens:
-        if isinstance(token, str): pieces.append((token, None))
-        else: pieces += [piece for n, i in enumerate(token) for piece in ([('and', None)] if n else []) + [(words[i], i)]]
+        if isinstance(token, str):
+            pieces.append((token, None))
+            continue
+        _check_reference(token, len(words), f'the text {str(tokens)[:60]}')
+        pieces += [piece for n, i in enumerate(token) for piece in ([('and', None)] if n else []) + [(words[i], i)]]
     pointers, start = [], 0
     for word, i in pieces:
         if i is not None: pointers.append(Pointer(start, start + len(word), i))
@@ -114,9 +122,7 @@ def _tokens(found: object, n: int, where: str) -> Tokens:
     "Words and references of one text; references must be among the n objects."
     if not isinstance(found, list): raise ValueError(f'{where} must be a list of words and references, got {str(found)[:60]}')
     for token in found:
-        if isinstance(token, list):
-            if not all(type(i) is int and 0 <= i < n for i in token):
-                raise ValueError(f'{where} refers to {token}, and the item has {n} objects: expected numbers from 0 to {n - 1}')
+        if isinstance(token, list): _check_reference(token, n, where)
         elif not isinstance(token, str): raise ValueError(f'{where}: expected words and lists of numbers, got {token!r}')
     return tuple(tuple(token) if isinstance(token, list) else intern(token) for token in found)
 

@@ -93,14 +93,22 @@ def look_at_captions(
         findings.odd.append(f'{len(silent)} of {len(chosen)} captions looked at have no noun phrase, such as {silent[0][:60]!r}: are they English, and is this the caption\'s column?')
 
 # %% ../nbs/11_verify.ipynb #4c110017
+def _caption_lists(folder: Path) -> Iterator[Path]:
+    "Captions under another name than captions.tsv, such as Conceptual Captions' own Train_GCC-training.tsv: lines of two columns."
+    for path in sorted(folder.glob('*.tsv')):
+        with open(path, 'rb') as lines:
+            if lines.readline(100_000).count(b'\t') == 1: yield path
+
 def _captions(folder: Path, findings: Findings, sample: int) -> None:
-    items = findings.attempt(read_captions, folder)
-    if items is None: return
-    findings.counts |= {'captions': len(items), 'pictures': len({item.image_id for item in items}), 'missing': items.lost}
-    if not items: findings.wrong.append(f'{folder}: not one caption has its picture')
-    else:
-        look_at_captions(items, findings, sample)
-        look_at_pictures({item.image_id: item.path for item in items}, findings, sample)
+    for source in [folder] if _downloaded(folder) else _caption_lists(folder):
+        items = findings.attempt(read_captions, source, *[folder]*(source != folder))
+        if items is None: continue
+        for name, n in dict(captions=len(items), pictures=len({item.image_id for item in items}), missing=items.lost).items():
+            findings.counts[name] = findings.counts.get(name, 0) + n
+        if not items: findings.wrong.append(f'{source}: not one caption has its picture')
+        else:
+            look_at_captions(items, findings, sample)
+            look_at_pictures({item.image_id: item.path for item in items}, findings, sample)
 
 def _pictures(folder: Path, findings: Findings, sample: int) -> None:
     sources = find_images(folder)
@@ -211,7 +219,7 @@ KINDS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, Findings, int], N
     'VQA 2.0': (_has('v2_*_questions.json'), _vqa, False),
     'VCR': (_has('vcr1images', '*.jsonl'), _vcr, False),
     'the truth about captions': (_told, _gold, False),
-    'captioned pictures': (_downloaded, _captions, True),
+    'captioned pictures': (lambda folder: _downloaded(folder) or any(_caption_lists(folder)), _captions, True),
     'pictures': (lambda folder: any(path.suffix.lower() in SUFFIXES for path in folder.iterdir()), _pictures, False)}
 
 def kind_of(

@@ -125,12 +125,13 @@ def import_tar(
     out: str | Path, # folder of the store
     workers: int = 1, # processes
     quiet: bool = False, # no progress bar?
+    shard: tuple[int, int] | None = None, # (i, n): write only the shards of job i of n, from 1
 ) -> Path: # the store
     "Make a store from tar shards, one file in memory at a time; a rerun completes what is missing."
     reader = ShardReader(folder, 'tar')
     about = reader.manifest
     writer = StoreWriter(out, reader.ids, about['feature_width'], about['classes'], about['made_by'], about['shard_size'], about['top_k'])
-    jobs = [(number, shard_file(folder, about, number, '.tar'), writer.only(number)) for number, _ in writer.missing()]
+    jobs = [(number, shard_file(folder, about, number, '.tar'), writer.only(number)) for number, _ in share_of(writer.missing(), shard)]
     run_shards(_import_shard, jobs, writer, 1., workers, 'picture', quiet)
     return Path(out)
 
@@ -177,6 +178,8 @@ def bench_store(
 ) -> dict: # 'speed_ratio' and 'bytes_ratio' against the references' text database; rates in records a second and bytes a record of all formats
     "Write the same records in three formats, read them at random and compare."
     folder = Path(folder)
+    if min(records, rounds) < 1: raise ValueError(f'expected at least one record and one round, got {records} and {rounds}')
+    if folder.exists() and any(folder.iterdir()): raise FileExistsError(f'{folder} is not empty: give the benchmark a new folder')
     classes = [f'class {i}' for i in range(VISUAL_GENOME)]
     writer = StoreWriter(folder/'store', [str(i) for i in range(records)], 2048, classes, {'detector': 'random'}, 256)
     for number, ids in writer.missing(): writer.write(number, [to_regions(each, 2048, VISUAL_GENOME) for each in _synthetic(map(int, ids), seed)])

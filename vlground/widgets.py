@@ -20,6 +20,7 @@ from functools import cache
 from importlib.resources import files
 from io import BytesIO
 from itertools import takewhile
+from numbers import Real
 
 import numpy as np
 import torch
@@ -79,7 +80,9 @@ class GroundingState:
 
     def __post_init__(self):
         for name in ('iou', 'score'):
-            if not 0 <= getattr(self, name) < 1: raise ValueError(f'{name}: expected a threshold in [0, 1), got {getattr(self, name)}')
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not 0 <= value < 1: raise ValueError(f'{name}: expected a threshold in [0, 1), got {value!r}')
+        if self.phrase is not None and type(self.phrase) is not int: raise ValueError(f'phrase: expected the number of a phrase or None, got {self.phrase!r}')
         if self.rows not in ('phrases', 'words'): raise ValueError(f"rows: expected 'phrases' or 'words', got {self.rows!r}")
 
 class View:
@@ -157,8 +160,9 @@ def _checked_which(
     which = _numbers(which, name)
     if which.shape != (n,) or n and (which.is_floating_point() or which.dtype == torch.bool):
         raise ValueError(f'{name}: expected {n} whole numbers, the phrase of each box, got {which.dtype} of shape {tuple(which.shape)}')
+    which = which.long()
     _refuse((which < 0) | (which >= phrases), which, name, f'the number of one of {phrases} phrases, counted from 0')
-    return which.long()
+    return which
 
 def _checked_spans(
     spans: Sequence[tuple[int, int]], # first character and last + 1 of each phrase
@@ -240,6 +244,8 @@ def _shown(
     pictures = {i: 0x2400 + i for i in range(32) if chr(i) not in '\n\t'} | {127: 0x2421} | dict.fromkeys(range(0xd800, 0xe000), 0xfffd)
     return text.translate(pictures)
 
+_BLUE = '#0072b2' # of phrases where there are no regions: nothing is aligned, nor fails to be
+
 @patch
 def _draw_boxes(
     self: GroundingView,
@@ -251,12 +257,13 @@ def _draw_boxes(
     kept = [i for i in range(len(self.boxes)) if self.scores[i] > state.score and self.which[i] in shown]
     gold = [i for i in range(len(self.gold)) if self.gold_which is None or self.gold_which[i] in shown]
     aligned = (best[shown] > state.iou).any(0).tolist()
+    other = ORANGE if len(self.regions) else _BLUE
     near = [i for i in range(len(self.regions)) if state.phrase is None or aligned[i]]
     names = [_shown(self.caption[slice(*self.phrases[self.which[i]])]) for i in kept]
     right = (self.box_iou[kept] > state.iou).any(1).tolist()
-    show_boxes(self.image, torch.cat([self.gold[gold], self.boxes[kept], self.regions[near]]), ax=ax, title='Boxes of phrases (thick) and regions',
+    show_boxes(self.image, torch.cat([self.gold[gold], self.boxes[kept], self.regions[near]]), ax=ax, title='Boxes of phrases' + ' (thick) and regions'*bool(len(self.regions)),
         labels=['gold']*len(gold) + names + [f'r{i + 1}' if len(near) <= 12 or aligned[i] else None for i in near],
-        colours=['black']*len(gold) + [GREEN if each else ORANGE for each in right + [aligned[i] for i in near]],
+        colours=['black']*len(gold) + [GREEN if each else other for each in right + [aligned[i] for i in near]],
         styles=['--']*len(gold) + ['-']*len(kept) + ['-' if aligned[i] else ':' for i in near],
         widths=[1.5]*len(gold) + [4]*len(kept) + [2]*len(near))
 
@@ -271,7 +278,7 @@ def _draw_matrix(
     rows = self.words if state.rows == 'words' else [self.caption[slice(*span)] for span in self.phrases]
     some, all_ = self.counts['pairs']
     title = f'IoU > {state.iou:g}, score > {state.score:g}: {some} of {all_} pairs'
-    if not matrix.numel(): return ax.set(title=title, xticks=[], yticks=[], xlabel='no regions' if rows else 'no phrases')
+    if not rows: return ax.set(title=title, xticks=[], yticks=[], xlabel='no phrases')
     names = [_shown(row) if len(row) < 25 else _shown(row[:24]) + '…' for row in rows]
     show_matrix(overlap, rows=names, columns=[f'r{i + 1}' for i in range(len(self.regions))] if len(self.regions) <= 12 else None,
                 values=len(self.regions) <= 8, title=title, xlabel='region', ylabel=state.rows[:-1], ax=ax)
@@ -280,8 +287,11 @@ def _draw_matrix(
 
 @patch
 def fig(self: GroundingView) -> Figure:
-    "The picture and the matrix as a figure."
+    "The picture and, where there are regions, the matrix as a figure."
     figure = Figure(figsize=(8, 3.9), layout='constrained')
+    if not len(self.regions):
+        self._draw_boxes(figure.subplots())
+        return figure
     figure.get_layout_engine().set(wspace=.06)
     left, right = figure.subplots(1, 2, width_ratios=[1.1, 1])
     self._draw_boxes(left)

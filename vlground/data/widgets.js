@@ -110,7 +110,7 @@ function makePicture(data) {
     })
     gold.forEach((each, i) => paint(each, {named: shown !== null, dim: shown !== null && data.goldWhich !== null && !shown.includes(data.goldWhich[i])}))
     const {boxes, regions: [matched, all]} = now.counts
-    node.setAttribute('aria-label', `The picture with ${boxes[0]} boxes of phrases and ${all} regions, ${matched} of them aligned`)
+    node.setAttribute('aria-label', `The picture with ${boxes[0]} boxes of phrases${all ? ` and ${all} regions, ${matched} of them aligned` : ''}`)
     placeLabels()
   }}
 }
@@ -135,13 +135,17 @@ function makeSlider(name, text, values, change) {
   }}
 }
 
-function makeCounts() {
-  const names = {pairs: 'pairs aligned', phrases: 'phrases with a region', regions: 'regions with a phrase', boxes: 'boxes kept'}
+function makeCounts(data) {
+  const ofRegions = {pairs: 'pairs aligned', phrases: 'phrases with a region', regions: 'regions with a phrase'}
+  const names = {...(data.regions.length ? ofRegions : {}), boxes: 'boxes kept'}
   const values = Object.fromEntries(Object.keys(names).map(name => [name, make('dd', {'data-count': name})]))
   const tiles = Object.entries(names).map(([name, text]) => make('div', {}, values[name], make('dt', {}, text)))
   const node = make('dl', {class: 'counts', 'aria-live': 'polite'}, ...tiles)
   return {node, update(now) {
-    for (const [name, [some, all]] of Object.entries(now.counts)) values[name].replaceChildren(make('b', {}, String(some)), ` of ${all}`)
+    for (const name of Object.keys(names)) {
+      const [some, all] = now.counts[name]
+      values[name].replaceChildren(make('b', {}, String(some)), ` of ${all}`)
+    }
   }}
 }
 
@@ -214,9 +218,10 @@ function sentence(data, state, now, pointed) {
     if (!row.phrases.length) return `“${row.text}” is in no phrase, so its row is empty.`
     return `“${row.text}” and ${region}: IoU ${iou.toFixed(3)} is ${now.matrix[pointed.row][pointed.region] ? '' : 'not '}greater than ${state.iou}.`
   }
-  if (state.phrase === null) return 'Choose a phrase of the caption, or point at a cell.'
-  const mine = data.which.map((phrase, box) => phrase === state.phrase && now.kept[box]), name = `“${data.phrases[state.phrase]}”`
-  if (!mine.some(Boolean)) return `${name} has no box with a score greater than ${state.score}.`
+  const alone = !data.regions.length
+  if (state.phrase === null) return alone ? 'Choose a phrase of the caption. Without regions there is nothing to align it with.' : 'Choose a phrase of the caption, or point at a cell.'
+  const mine = data.which.filter((phrase, box) => phrase === state.phrase && now.kept[box]).length, name = `“${data.phrases[state.phrase]}”`
+  if (alone || !mine) return `${name} has ${mine || 'no'} box${mine > 1 ? 'es' : ''} with a score greater than ${state.score}.`
   const regions = data.regions.map((_, region) => `r${region + 1}`).filter((_, region) => above(now.best[state.phrase][region], state.iou))
   return `${name}: ${regions.length ? 'aligned with ' + regions.join(', ') : 'no region has an IoU greater than ' + state.iou}.`
 }
@@ -224,8 +229,11 @@ function sentence(data, state, now, pointed) {
 function makeLegend(data) {
   const sample = (kind, text) => make('li', {}, make('svg', {width: 26, height: 12, 'aria-hidden': 'true'},
     make('g', {class: `box ${kind}`}, make('line', {class: 'line', x1: 1, x2: 25, y1: 6, y2: 6}))), text)
-  return make('ul', {class: 'legend'}, sample('grounded aligned', 'phrase, aligned'), sample('grounded', 'phrase, not aligned'),
-    sample('region aligned', 'region, aligned'), sample('region', 'region, not aligned'), ...(data.gold.length ? [sample('gold', 'gold')] : []))
+  const samples = data.regions.length
+    ? [sample('grounded aligned', 'phrase, aligned'), sample('grounded', 'phrase, not aligned'),
+       sample('region aligned', 'region, aligned'), sample('region', 'region, not aligned')]
+    : [sample('grounded', 'phrase')]
+  return make('ul', {class: 'legend'}, ...samples, ...(data.gold.length ? [sample('gold', 'gold')] : []))
 }
 
 // Build a view into `host`; returns how to show another state. Only the last step touches the page.
@@ -236,7 +244,7 @@ function mount(host, data, start, css) {
   const choose = phrase => change({phrase: state.phrase === phrase ? null : phrase})
   const overlaps = data.iou.flat().filter(Boolean)
 
-  const caption = makeCaption(data, choose), picture = makePicture(data), counts = makeCounts()
+  const caption = makeCaption(data, choose), picture = makePicture(data), counts = makeCounts(data)
   const iou = makeSlider('iou', 'IoU greater than', overlaps, value => change({iou: value}))
   const score = makeSlider('score', 'Score greater than', data.scores, value => change({score: value}))
   const matrix = makeMatrix(data, {choose, point: next => { pointed = next; update() }, chooseRows: rows => { pointed = null; change({rows}) }})
@@ -253,12 +261,12 @@ function mount(host, data, start, css) {
     readout.textContent = sentence(data, state, now, pointed)
   }
   update()
-  const wide = data.regions.length > 8 ? ' wide' : ''
-  const root = make('section', {class: `vlg${wide}`, 'aria-label': 'Phrases and regions of a picture'},
+  const alone = !data.regions.length, shape = alone ? ' alone' : data.regions.length > 8 ? ' wide' : ''
+  const root = make('section', {class: `vlg${shape}`, 'aria-label': 'Phrases and regions of a picture'},
     make('div', {class: 'head'}, ...caption.nodes),
     make('div', {class: 'left'}, picture.node, makeLegend(data)),
-    make('div', {class: 'sliders'}, iou.node, score.node), counts.node,
-    make('div', {class: 'below'}, matrix.node, readout))
+    make('div', {class: 'sliders'}, ...(alone ? [] : [iou.node]), score.node), counts.node,
+    make('div', {class: 'below'}, ...(alone ? [] : [matrix.node]), readout))
   // a page's own shortcuts, such as JupyterLab's, must not also act on keys that are meant for the view
   root.addEventListener('keydown', event => { if (event.key !== 'Tab' && event.key !== 'Escape') event.stopPropagation() })
   const shadow = host.shadowRoot ?? host.attachShadow({mode: 'open'})
