@@ -57,6 +57,7 @@ def test_check_choice_loss():
         (lambda confidences, right: torch.nn.functional.cross_entropy(confidences, right, reduction='sum'), 'mean'),
         (lambda confidences, right: torch.nn.functional.softplus(-confidences[rows(confidences), right]).mean(), 'nearly 0'),
         (lambda confidences, right: (confidences.exp().sum(1)/confidences[rows(confidences), right].exp()).log().mean(), '1,000'),
+        (lambda confidences, right: ((confidences - confidences.max()).exp().sum(1).log() - (confidences - confidences.max())[rows(confidences), right]).mean(), 'own largest'),
         (lambda confidences, right: confidences.flatten().logsumexp(0) - confidences[rows(confidences), right].mean(), 'its own softmax'),
     ])
 

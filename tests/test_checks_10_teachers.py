@@ -40,13 +40,13 @@ def test_check_square_boxes():
     ])
 
 
-def darkest(sign=False, shares=False, last=1, swap=False, first=False, always=False, score=1., whole=False):
+def darkest(sign=False, shares=False, last=1, swap=False, first=False, always=False, score=1., whole=False, below=64, called='darkest-1'):
     class Teacher:
-        name = 'darkest-1'
+        name = called
         def __call__(self, images, phrases):
             answers = []
             for image, asked in zip(images, phrases):
-                dark = pil_to_tensor(image.convert('L'))[0] < 64
+                dark = pil_to_tensor(image.convert('L'))[0] < below
                 n = min(1, len(asked)) if first else len(asked)
                 if not dark.any() and not whole: n = 0
                 if always: n = max(n, 1)
@@ -66,6 +66,10 @@ def test_check_darkest():
         (darkest(first=True), 'Each phrase'),
         (darkest(always=True), 'without phrases'),
         (darkest(whole=True), 'nothing is dark'),
+        (darkest(below=40), '63 is below 64'),
+        (darkest(below=65), '64 is not'),
+        (darkest(below=128), '64 is not'),
         (darkest(score=2.), 'in [0, 1]'),
+        (darkest(called=' '), '`name`'),
         (lambda: lambda images, phrases: [(torch.zeros(1, 4), torch.zeros(1)) for _ in images], 'Grounded(boxes, scores, phrases)'),
     ])

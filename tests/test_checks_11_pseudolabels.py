@@ -12,6 +12,11 @@ def mention(phrase, truth, strict=True, last=False):
     return len(shared) - 1 - shared[::-1].index(max(shared)) if last else shared.index(max(shared))
 
 
+def mention_by_iou(phrase, truth):
+    ious = [(min(phrase[1], end) - max(phrase[0], start))/(max(phrase[1], end) - min(phrase[0], start)) for start, end in truth]
+    return ious.index(max(ious)) if ious and max(ious) > 0 else -1
+
+
 def test_check_mention():
     assert_check(checks.check_mention, mention, [
         (lambda phrase, truth: truth.index(phrase) if phrase in truth else -1, 'not equal'),
@@ -20,6 +25,7 @@ def test_check_mention():
         (lambda phrase, truth: mention(phrase, truth, strict=False), 'touch'),
         (lambda phrase, truth: mention(phrase, truth) if truth else 0, 'no mention'),
         (lambda phrase, truth: mention(phrase, truth, last=True), 'the first counts'),
+        (lambda phrase, truth: mention_by_iou(phrase, truth), 'length of the mention'),
     ])
 
 
@@ -41,6 +47,10 @@ def test_check_preset():
         (lambda *a: thinned(*a, order=False), 'surest first'),
         (lambda labels, score, overlap: thinned(labels, 0, overlap), 'above the threshold'),
         (lambda *a: thinned(*a, strict=True), 'equal to it'),
+        (lambda labels, score, overlap: thinned(labels, .5, overlap), 'The score is an argument'),
+        (lambda labels, score, overlap: thinned(labels, overlap, overlap), 'The score is an argument'),
+        (lambda labels, score, overlap: thinned(labels, score, .5), 'The overlap is an argument'),
+        (lambda labels, score, overlap: thinned(labels, score, score), 'The overlap is an argument'),
         (lambda *a: thinned(*a, own=True), 'different phrases'),
         (lambda *a: thinned(*a, edge=True), 'exactly 0.5'),
         (lambda *a: thinned(*a, chain=True), 'drops nobody'),

@@ -6,13 +6,14 @@ from checking import assert_check
 from vlground import checks_labels as checks
 
 
-def folder_kind(names, first=False, exact=False, loose=False, upper=True, whole=True):
+def folder_kind(names, first=False, exact=False, loose=False, upper=True, whole=True, order=('store', 'refer', 'captions', 'pictures'), start=False, inside=False):
     def of(names):
-        if 'manifest.json' in names: return 'store'
-        if 'refs(unc).p' in names if exact else any(name.startswith('refs' if loose else 'refs(') and name.endswith('.p' if loose else ').p') for name in names): return 'refer'
-        if any(name in ('captions.tsv', 'captions.jsonl') if whole else 'captions.tsv' in name or name == 'captions.jsonl' for name in names): return 'captions'
-        if any((name.lower() if upper else name).endswith(('.jpg', '.png')) for name in names): return 'pictures'
-        return 'unknown'
+        ends = '' if start else '.p' if loose else ').p'
+        refer = 'refs(unc).p' in names if exact else any(name.startswith('refs' if loose else 'refs(') and name.endswith(ends) for name in names)
+        captions = any(name in ('captions.tsv', 'captions.jsonl') if whole else 'captions.tsv' in name or name == 'captions.jsonl' for name in names)
+        pictures = any('.jpg' in name.lower() or '.png' in name.lower() if inside else (name.lower() if upper else name).endswith(('.jpg', '.png')) for name in names)
+        signs = dict(store='manifest.json' in names, refer=refer, captions=captions, pictures=pictures)
+        return next((kind for kind in order if signs[kind]), 'unknown')
     return next((kind for name in names if (kind := of([name])) != 'unknown'), 'unknown') if first else of(names)
 
 
@@ -22,6 +23,10 @@ def test_check_folder_kind():
         (lambda names: folder_kind(names, exact=True), 'umd'),
         (lambda names: folder_kind(names, loose=True), 'no brackets'),
         (lambda names: folder_kind(names, upper=False), 'upper case'),
+        (lambda names: folder_kind(names, order=('store', 'captions', 'refer', 'pictures')), 'before captions'),
+        (lambda names: folder_kind(names, order=('refer', 'store', 'captions', 'pictures')), 'before all others'),
+        (lambda names: folder_kind(names, start=True), 'refs(unc).txt'),
+        (lambda names: folder_kind(names, inside=True), 'a.jpg.txt'),
         (lambda names: folder_kind(names, whole=False), 'whole names'),
         (lambda names: folder_kind(names) if names else 'pictures', 'empty folder'),
     ])

@@ -180,6 +180,16 @@ def test_a_box_that_is_none_is_refused_with_its_item(read, box):
     with pytest.raises(ValueError, match=r"item 1 \('a red cat'\).* is no box x1 < x2, y1 < y2 inside its 256 x 256 pixels"): item_batch(0, items, 2, 1, read, SMALL)
 
 
+@pytest.mark.parametrize('box', [torch.tensor([24., 136, 104, 196]), torch.tensor([24, 136, 104, 196]), [24, 136, 104, 196], (24., 136., 104., 196.)], ids=lambda box: type(box).__name__)
+def test_a_box_may_be_any_four_numbers(read, box):
+    assert item_batch(0, [LabelledPhrase(Image.new('RGB', (256, 256)), 'a dog', box)]*2, 2, 1, read, SMALL, flip=1.)[3][0].tolist() == [38, 34, 58, 49]
+
+
+def test_a_box_of_three_numbers_and_no_items_at_all(read):
+    with pytest.raises(ValueError, match=r"item [01] \('a dog'\): \(1.0, 1.0, 5.0\) is no box"): item_batch(0, [LabelledPhrase(Image.new('RGB', (9, 9)), 'a dog', (1, 1, 5))]*2, 2, 1, read, SMALL)
+    with pytest.raises(ValueError, match='items: expected at least one labelled phrase'): item_batch(0, [], 2, 1, read, SMALL)
+
+
 def test_a_broken_picture_is_named(read, tmp_path):
     (tmp_path/'cut.png').write_bytes(b'\x89PNG\r\n\x1a\n and no more')
     items = [LabelledPhrase(tmp_path/'cut.png', 'a dog', (1, 1, 5, 5))]*2

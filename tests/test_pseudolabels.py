@@ -76,7 +76,7 @@ def test_any_teacher_will_do_and_is_named(small_world):
 
 @pytest.mark.parametrize('boxes, scores, phrases, told', [
     ([[9, 1, 3, 8]], [.5], [0], 'box 0, .9.0, 1.0, 3.0, 8.0.'), ([[3, 8, 9, 8]], [.5], [0], 'x1 < x2 and y1 < y2'), ([[1, 1, 5, 5], [1, float('nan'), 3, 8]], [.5]*2, [0, 1], 'box 1'),
-    ([[1, 1, 61, 8]], [.5], [0], 'picture of 60 x 40 pixels'), ([[-1, 1, 5, 8]], [.5], [0], 'box 0'), ([[1, 1, float('inf'), 8]], [.5], [0], 'box 0'),
+    ([[1, 1, 61, 8]], [.5], [0], 'picture of 60 x 40 pixels'), ([[60.1, 1, 60.4, 8]], [.5], [0], 'box 0'), ([[-.4, 1, -.1, 8]], [.5], [0], 'box 0'), ([[-1, 1, 5, 8]], [.5], [0], 'box 0'), ([[1, 1, float('inf'), 8]], [.5], [0], 'box 0'),
     ([[1, 1, 5, 8]], [1.5], [0], r'scores must be in .0, 1.'), ([[1, 1, 5, 8]], [float('nan')], [0], 'scores'), ([[1, 1, 5, 8]], [.5], [2], 'whole numbers below 2'),
     ([[1, 1, 5, 8]], [.5], [-1], 'below 2'), ([[1, 1, 5, 8]], [.5], [0.], 'whole numbers'), ([[1, 1, 5, 8]], [.5, .6], [0], r'got .1, 4., .2,., .1,.'), ([1, 1, 5, 8], [.5], [0], 'expected boxes')])
 def test_an_answer_that_cannot_be_a_label_is_refused_with_teacher_and_caption(tmp_path, boxes, scores, phrases, told):
@@ -86,6 +86,18 @@ def test_an_answer_that_cannot_be_a_label_is_refused_with_teacher_and_caption(tm
     Image.new('RGB', (60, 40)).save(tmp_path/'a.png')
     with pytest.raises(ValueError, match=told) as problem: label_images([CaptionedImage('a.png#1', tmp_path/'a.png', 'a dog and a cat', 'a.png')], Wrong())
     assert str(problem.value).startswith("teacher wrong-3, caption 'a.png#1': ")
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64])
+def test_what_is_taken_can_be_read_again(tmp_path, dtype):
+    "Boxes of any kind of number, some with an edge in the half pixel that rounding may cost."
+    answer = Grounded(torch.tensor([[-.25, 1, 60.25, 8], [2, 3, 59, 40]]).to(dtype), torch.tensor([.5, 1.]), torch.tensor([0, 1]))
+    class Rounded:
+        name = 'rounded-1'
+        def __call__(self, images, asked): return [answer]
+    Image.new('RGB', (60, 40)).save(tmp_path/'a.png')
+    found, = label_images([CaptionedImage('a.png', tmp_path/'a.png', 'a dog and a cat', 'a.png')], Rounded())
+    assert [label.box for label in found.labels] == [(0, 1, 60, 8), (2, 3, 59, 40)] and from_row(json.loads(to_lines([found])), 'x, line 1') == found
 
 
 def test_a_teacher_that_forgets_a_picture(small_world):
@@ -100,7 +112,8 @@ def of_nothing(images, phrases): return {}['weights']
 @pytest.mark.parametrize('answer, told', [
     (of_nothing, r"KeyError: 'weights' \(test_pseudolabels.py, line [0-9]+\)"), (lambda images, phrases: None, 'for each of 1 pictures, got NoneType'),
     (lambda images, phrases: (each for each in [1]), 'got generator'), (lambda images, phrases: [None], r'expected Grounded\(boxes, scores, phrases\), got None'),
-    (lambda images, phrases: [(torch.zeros(1, 4), torch.zeros(1))], r'scores, phrases\), got tuple')])
+    (lambda images, phrases: [(torch.zeros(1, 4), torch.zeros(1))], r'scores, phrases\), got tuple'),
+    (lambda images, phrases: [(None, torch.zeros(1), torch.zeros(1))], 'of tensors, got NoneType, Tensor, Tensor'), (lambda images, phrases: [('ab', [.5], [0])], 'got str, list, list')])
 def test_a_teacher_that_fails_is_named_with_the_captions(tmp_path, answer, told):
     class Teacher:
         name = 'mine-1'
@@ -152,11 +165,20 @@ def test_a_line_gives_back_what_was_written(raw, id, failed):
 
 
 @pytest.mark.parametrize('change', [dict(phrases=[[0, 99]]), dict(phrases=[[5, 2]]), dict(phrases=[[0]]), dict(phrases=None), dict(phrases=[['0', '1']]), dict(labels=[[3, 1, 1, 5, 5, .5]]),
-    dict(labels=[[-1, 1, 1, 5, 5, .5]]), dict(labels=[[0, 5, 1, 1, 5, .5]]), dict(labels=[[0, 1, 1, 5, 5, 2]]), dict(labels=[[0, 1, 1, 5, .5]]), dict(labels=[[0, 1, float('nan'), 5, 5, .5]]), dict(caption=7)])
+    dict(labels=[[-1, 1, 1, 5, 5, .5]]), dict(labels=[[0, 5, 1, 1, 5, .5]]), dict(labels=[[0, 1, 1, 5, 5, 2]]), dict(labels=[[0, 1, 1, 5, .5]]), dict(labels=[[0, 1, float('nan'), 5, 5, .5]]),
+    dict(labels=[[0, '1', '1', '5', '5', .5]]), dict(labels=[[0, 1, 1, float('inf'), 5, .5]]), dict(labels=[[0, -2, 1, 5, 5, .5]], size=[60, 40]), dict(labels=[[0, 1, 1, 61, 5, .5]], size=[60, 40]),
+    dict(labels=[[0, 1, 1, 5, 5, True]]), dict(labels=[[False, 1, 1, 5, 5, .5]]), dict(phrases=[[False, True]])])
 def test_a_line_changed_by_hand_is_refused_with_its_place(change):
     row = to_row(labelled((0, 5, (1., 1., 9., 9.), .5), (6, 9, (1., 1., 9., 9.), .5)))
     with pytest.raises(ValueError, match='^labels.jsonl, line 7: phrases must be'): from_row(row | change, 'labels.jsonl, line 7')
     with pytest.raises(ValueError, match='labels.jsonl, line 7.*labels'): from_row({name: value for name, value in row.items() if name != 'labels'}, 'labels.jsonl, line 7')
+
+
+@pytest.mark.parametrize('change, told', [(dict(caption=7), 'caption must be'), (dict(caption=list('a dog')), 'caption must be'), (dict(id=[1]), 'id must be'), (dict(image=None), 'image must be'),
+    (dict(labels={}), 'labels must be'), (dict(error=5), 'error must be'), (dict(size=[True, True]), 'size must be'), (dict(size=[60]), 'size must be')])
+def test_a_field_of_another_type_is_named_with_its_place(change, told):
+    row = to_row(labelled((0, 5, (1., 1., 9., 9.), .5)))
+    with pytest.raises(ValueError, match=f'^labels.jsonl, line 7: {told}'): from_row(row | change, 'labels.jsonl, line 7')
 
 
 def test_a_line_that_is_no_json(small_labels, tmp_path):
@@ -331,6 +353,18 @@ def test_gold_that_cannot_be_read(tmp_path):
     with pytest.raises(ValueError, match='gold.jsonl, line 2: no field phrases'): read_gold(tmp_path/'gold.jsonl')
     (tmp_path/'gold.jsonl').write_text('{"id": "a", "caption": "a dog", "phrases": []}\nhello\n')
     with pytest.raises(ValueError, match='gold.jsonl, line 2: not JSON'): read_gold(tmp_path/'gold.jsonl')
+    (tmp_path/'gold.jsonl').write_bytes(b'{"id": "a", "caption": "\xff", "phrases": []}')
+    with pytest.raises(ValueError, match='gold.jsonl, line 1: not JSON'): read_gold(tmp_path/'gold.jsonl')
+
+
+def phrase(**change): return dict(start=0, end=5, kind='animals', boxes=[[1, 2, 3, 4]]) | change
+
+
+@pytest.mark.parametrize('change, told', [(dict(phrases=5), 'phrases must be'), (dict(phrases=[1]), 'expected an object'), (dict(id=[1]), 'id must be'), (dict(phrases=[phrase(boxes=3)]), 'boxes must be'),
+    (dict(phrases=[phrase(boxes=[3])]), 'boxes must be'), (dict(phrases=[phrase(boxes=[[1, 2]])]), 'boxes must be'), (dict(phrases=[phrase(start='0')]), 'start must be')])
+def test_gold_with_a_field_of_another_type(tmp_path, change, told):
+    (tmp_path/'gold.jsonl').write_text(json.dumps(dict(id='a', caption='a dog', phrases=[phrase()]) | change) + '\n')
+    with pytest.raises(ValueError, match=f'gold.jsonl, line 1: {told}'): read_gold(tmp_path/'gold.jsonl')
 
 
 @given(raw_labels, boxes)

@@ -192,6 +192,35 @@ def test_whatever_lies_in_a_folder_gets_a_sentence_and_no_traceback(tmp_path_fac
     shutil.rmtree(folder)
 
 
+@pytest.mark.parametrize('files, told', [
+    ({'config.json': '{}', 'log.jsonl': '[1]\n'}, 'log.jsonl, line 1: expected an object with the fields step'), ({'config.json': '{}', 'log.jsonl': '{"loss": 1}\n'}, 'log.jsonl, line 1: no field step'),
+    ({'gold.jsonl': '{"id": "a", "caption": "c", "phrases": 5}\n'}, 'gold.jsonl, line 1: phrases must be'), ({'gold.jsonl': b'{"phrases": \xff}\n'}, 'gold.jsonl, line 1: not JSON'),
+    ({'manifest.json': '{"format": 1, "kind": "labels", "records": 1, "shard_size": 1, "shard_count": 1, "shards": []}'}, 'manifest.json')])
+def test_files_that_hold_something_else_get_a_sentence(tmp_path, files, told):
+    for name, data in files.items(): (tmp_path/name).write_bytes(data if isinstance(data, bytes) else data.encode())
+    found = check_folder(tmp_path)
+    assert not usable(found) and told in found[0].wrong[0], found
+
+
+def test_a_folder_named_like_a_picture_is_none(tmp_path):
+    (tmp_path/'a.jpg').mkdir()
+    assert kind_of(tmp_path) is None and not usable(check_folder(tmp_path))
+
+
+@pytest.mark.parametrize('error', [ValueError('x'), OSError('x'), TypeError('x'), KeyError('x'), IndexError('x'), AttributeError('x')], ids=lambda error: type(error).__name__)
+def test_what_a_reader_raises_is_kept_with_the_place(tmp_path, error):
+    def read(*arguments): raise error
+    findings = Findings(tmp_path, 'labels')
+    assert findings.attempt(read, 'a.json') is findings.attempt(read) is None and len(findings.wrong) == 2
+    if not isinstance(error, (ValueError, OSError)): assert findings.wrong[0].startswith(f'a.json: {type(error).__name__}: ') and findings.wrong[1].startswith(f'{tmp_path}: ')
+
+
+def test_no_captions_at_all(tmp_path):
+    findings = Findings(tmp_path, 'captions')
+    look_at_captions([], findings, 5)
+    assert findings.wrong == [f'{tmp_path}: not one caption']
+
+
 def test_nothing_at_all(tmp_path):
     found = check_folder(tmp_path)
     assert not usable(found) and found[0].what == '' and 'nothing that the course knows' in found[0].wrong[0]

@@ -1050,6 +1050,7 @@ def check_choice_loss(
         ('Two phrases: the mean of their losses, each with its own softmax.', case([[0., 1., 2.], [5., 0., 0.]], [1, 0]), by_adding),
         ('Confidences of 1,000 are not infinite: exp(1000) is, so take the largest away first, or use logsumexp or log_softmax.',
             case([[1000., 998., 0.]], [1]), by_adding),
+        ('Take each row\'s own largest away: with that of all rows the smaller ones are all 0.', case([[1000., 998.], [0., 1.]], [1, 1]), by_adding),
     ], 'one softmax over all candidates')
 
 # %% ../nbs/90_checks_labels.ipynb #c1000008
@@ -1271,7 +1272,11 @@ def check_darkest(
         def near(each, box): return (torch.as_tensor(each[0]).float() - torch.tensor(box)).abs().max() <= slack
         return lambda result, images, phrases: all(map(near, result, boxes))
     def sure(result, images, phrases): return all(((each[1] >= 0) & (each[1] <= 1)).all() for each in result)
-    one = [['a cat'], ['a dog']]
+    def named(result, images, phrases): return isinstance(name := getattr(answer(), 'name', None), str) and bool(name.strip())
+    one, grey = [['a cat'], ['a dog']], Image.new('RGB', (60, 40), (200, 220, 240))
+    ImageDraw.Draw(grey).rectangle((5, 5, 55, 9), fill=(64, 64, 64))
+    ImageDraw.Draw(grey).rectangle((10, 20, 39, 29), fill=(63, 63, 63))
+    def threshold(result, images, phrases): return len(result[0][0]) == 1 and torch.as_tensor(result[0][0]).tolist() == [[10, 20, 40, 30]]
     return run_cases(call, [
         ('Expected a list with one answer for each picture.', lambda: (images[:2], one), as_many),
         ('Each answer is Grounded(boxes, scores, phrases): n boxes of four numbers, n scores, n phrases.', lambda: (images[:2], one), parts),
@@ -1280,7 +1285,9 @@ def check_darkest(
         ('Each phrase of the picture gets the box; its number says which phrase it is.', lambda: (images[:2], [['a', 'b', 'c'], ['d']]), numbers),
         ('A picture without phrases gets no boxes.', lambda: (images[:2], [[], []]), empty),
         ('A picture in which nothing is dark gets no boxes.', lambda: (images[2:], [['a cat']]), empty),
+        ('A grey value of 63 is below 64, and 64 is not.', lambda: ([grey], [['a cat']]), threshold),
         ('Scores are in [0, 1].', lambda: (images[:2], one), sure),
+        ('A teacher has a text `name` that is not empty: it travels with the labels.', lambda: (images[:2], one), named),
     ], 'place, phrases, empty lists and light pictures are right')
 
 # %% ../nbs/90_checks_labels.ipynb #0d110002
@@ -1296,6 +1303,7 @@ def check_mention(
         ('"red dog" (2, 9) lies inside "a red dog" (0, 9): it stands for mention 0, although the places are not equal.', case((2, 9), (0, 9), (18, 29)), by_hand),
         ('The phrase begins before the mention and ends inside it: they share characters all the same.', case((15, 24), (0, 9), (18, 29)), by_hand),
         ('Two mentions share characters with the phrase: the one that shares more counts, not the first one.', case((0, 20), (0, 4), (5, 20)), by_hand),
+        ('Count the shared characters; the length of the mention does not matter.', case((0, 10), (0, 4), (0, 30)), by_hand),
         ('(0, 9) and (9, 14) touch and share nothing, for the end is not included: the answer is -1.', case((9, 14), (0, 9)), by_hand),
         ('Where no mention shares a character the answer is -1.', case((40, 44), (0, 9), (18, 29)), by_hand),
         ('A caption may have no mention at all: -1.', case((0, 4)), by_hand),
@@ -1318,13 +1326,15 @@ def check_preset(
             if not any(_iou(label[1], other[1]) > overlap for other in kept): kept.append(label)
         return [tuple(label) for label in result] == kept
     left, right, near, half = (0, 0, 10, 10), (20, 0, 30, 10), (1, 0, 11, 10), (0, 0, 10, 5)
-    def case(*labels, score=.5): return lambda: ([label for label in labels], score, .5)
+    def case(*labels, score=.5, overlap=.5): return lambda: ([label for label in labels], score, overlap)
     return run_cases(answer, [
         ('Two boxes far apart are both kept, the surest first.', case((0, left, .6), (1, right, .9)), by_hand),
         ('Only a score above the threshold is believed: neither one below nor one equal to it.', case((0, left, .4), (1, right, .5), (2, (40, 0, 50, 10), .6)), by_hand),
+        ('The score is an argument: is 0.5, or the overlap, written into your code in its place?', case((0, left, .9), (1, right, .3), score=.25), by_hand),
         ('Of two boxes that overlap the less sure one goes, although it came first.', case((0, left, .6), (0, near, .9)), by_hand),
         ('Overlapping boxes of different phrases are thinned too: GrIT asks for one phrase a box.', case((0, left, .9), (1, near, .6)), by_hand),
         ('An IoU of exactly 0.5 is not more than 0.5: both stay.', case((0, left, .9), (1, half, .6)), by_hand),
+        ('The overlap is an argument: is 0.5, or the score, written into your code in its place?', case((0, left, .9), (1, (2, 0, 12, 10), .6), overlap=.75), by_hand),
         ('What was dropped drops nobody: the third box overlaps only the second, which is gone.', case((0, left, .9), (1, (3, 0, 13, 10), .8), (2, (6, 0, 16, 10), .7)), by_hand),
         ('Labels that are not believed must not drop others: apply the score first.', case((0, left, .9), (1, right, .3), (2, (21, 0, 31, 10), .2), score=.25), by_hand),
         ('No label, nothing kept: an empty list.', case(), by_hand),
@@ -1394,8 +1404,12 @@ def check_folder_kind(
         ('captions.jsonl is as good as captions.tsv.', case('captions.jsonl'), wanted('captions')),
         ('The most telling sign counts, whatever stands first in the list: a manifest beats captions.', case('captions.tsv', 'manifest.json'), wanted('store')),
         ('refs(unc).p and refs(umd).p are both signs of refer: look at the beginning and the end of the name.', case('instances.json', 'refs(umd).p'), wanted('refer')),
+        ('Refer comes before captions: refs(unc).p is the more telling sign.', case('refs(unc).p', 'captions.tsv'), wanted('refer')),
+        ('A manifest comes before all others.', case('refs(unc).p', 'manifest.json'), wanted('store')),
+        ('refs(unc).txt does not end with ).p, and is no sign of refer.', case('refs(unc).txt'), wanted('unknown')),
         ('refs.p has no brackets and is no sign of refer.', case('refs.p', 'a.png'), wanted('pictures')),
         ('Cameras write IMG_1.JPG: upper case is a picture too.', case('IMG_1.JPG'), wanted('pictures')),
+        ('a.jpg.txt does not end with .jpg: it is no picture.', case('a.jpg.txt'), wanted('unknown')),
         ('my captions.tsv.bak is not captions.tsv: compare whole names.', case('captions.tsv.bak'), wanted('unknown')),
         ('An empty folder is unknown.', case(), wanted('unknown')),
     ], 'every sign in its order')

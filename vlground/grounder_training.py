@@ -105,15 +105,16 @@ def item_batch(
     flip: float = 0., # chance in [0, 1] that an item is mirrored, its left and right exchanged
 ) -> Batch: # depends on step and seed alone
     "A batch of anybody's own data; every epoch goes through all of it."
+    if not items: raise ValueError('items: expected at least one labelled phrase, got none')
     squares, texts, boxes = [], [], []
     for place, number in enumerate(samples_of_step(step, size, len(items), seed)):
         item = items[number]
         picture = item.picture if isinstance(item.picture, Image.Image) else read_picture(item.picture)
         if isinstance(picture, str): raise ValueError(f'item {number} ({item.phrase!r}): its picture cannot be read: {picture} ({item.picture})')
-        (x1, y1, x2, y2), (width, height) = item.box, picture.size
-        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-            raise ValueError(f'item {number} ({item.phrase!r}): {tuple(item.box)} is no box x1 < x2, y1 < y2 inside its {width} x {height} pixels')
-        item = LabelledPhrase(picture, item.phrase, item.box)
+        box, (width, height) = tuple(map(float, item.box)), picture.size
+        if not (len(box) == 4 and 0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height):
+            raise ValueError(f'item {number} ({item.phrase!r}): {box} is no box x1 < x2, y1 < y2 inside its {width} x {height} pixels')
+        item = LabelledPhrase(picture, item.phrase, box)
         if flip and rng('flip', seed, step, place).random() < flip: item = flipped(item)
         squares.append(letterbox(item.picture, config))
         texts.append(item.phrase)

@@ -20,7 +20,7 @@ from torchvision.ops import nms
 
 from .albums import read_picture
 from .boxes import box_iou, match_regions
-from .datasets import CaptionedImage, fields_of
+from .datasets import CaptionedImage, typed_fields
 from .grounder import Grounded, Grounder
 from .phrases import Phrase, noun_phrases
 from .regions import answers_of
@@ -56,15 +56,18 @@ def check_answer(
     "Refuse an answer that cannot be a label."
     if not isinstance(answer, (tuple, list)) or len(answer) != 3:
         raise ValueError(f'{where}: expected Grounded(boxes, scores, phrases), got {answer if answer is None else type(answer).__name__}')
-    boxes, scores, phrases = (torch.as_tensor(part).detach().cpu() for part in answer)
+    try: boxes, scores, phrases = (torch.as_tensor(part).detach().cpu() for part in answer)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f'{where}: expected Grounded(boxes, scores, phrases) of tensors, got {", ".join(type(part).__name__ for part in answer)}') from None
     n, (width, height) = boxes.numel()//4, size
     if tuple(boxes.shape) != (n, 4) or tuple(scores.shape) != (n,) or tuple(phrases.shape) != (n,):
         raise ValueError(f'{where}: expected boxes (n, 4), scores (n,) and phrases (n,), got {tuple(boxes.shape)}, {tuple(scores.shape)}, {tuple(phrases.shape)}')
     if phrases.is_floating_point() or ((phrases < 0) | (phrases >= count)).any():
         raise ValueError(f'{where}: phrases must be whole numbers below {count}, got {phrases.tolist()[:8]}')
     if not ((scores >= 0) & (scores <= 1)).all(): raise ValueError(f'{where}: scores must be in [0, 1], got {scores.tolist()[:8]}')
-    slack = .5 # pixels: scaling a box rounds
-    good = (boxes[:, :2] < boxes[:, 2:]).all(1) & (boxes >= -slack).all(1) & (boxes <= torch.tensor([width, height]*2) + slack).all(1) # False for NaN
+    boxes, edge, slack = boxes.float(), torch.tensor([width, height]*2), .5 # pixels: scaling a box rounds
+    cut = torch.minimum(boxes.clamp(min=0), edge) # what will be written must have an area
+    good = (cut[:, :2] < cut[:, 2:]).all(1) & (boxes >= -slack).all(1) & (boxes <= edge + slack).all(1) # False for NaN
     if not good.all():
         bad = int((~good).nonzero()[0])
         raise ValueError(f'{where}: box {bad}, {boxes[bad].tolist()}, must have x1 < x2 and y1 < y2 and lie in the picture of {width} x {height} pixels')
@@ -113,24 +116,29 @@ def to_row(
                labels=[[place[label.phrase], *label.box, label.score] for label in labelled.labels])
     return row | ({'error': labelled.error} if labelled.error else {})
 
+_FIELDS, _NUMBERS, _FAR = dict(id=str, image=str, caption=str, phrases=list, labels=list), {int, float}, 1e9 # _FAR: pixels
+
 def from_row(
     row: dict, # as `to_row` makes it
     where: str, # file and line, for the error
 ) -> LabelledCaption:
     "The caption that a line tells of."
-    id, image, caption, spans, labels = fields_of(row, 'id image caption phrases labels', where)
+    id, image, caption, spans, labels = typed_fields(row, _FIELDS, where)
+    if 'error' in row: typed_fields(row, {'error': str}, where)
+    size = row.get('size') # labels of people's own need none
+    if size is not None and not (isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)):
+        raise ValueError(f'{where}: size must be [width, height] of the picture in pixels, got {size}')
+    low, wide, high = (-.5, size[0] + .5, size[1] + .5) if size else (-_FAR, _FAR, _FAR)
     try:
         phrases = tuple(Phrase(caption[start:end], start, end) for start, end in spans)
-        found = tuple(PseudoLabel(phrases[place], tuple(box), score) for place, *box, score in labels)
-        sound = all(0 <= phrase.start < phrase.end <= len(caption) for phrase in phrases) and all(place >= 0 for place, *_ in labels)
-        sound = sound and all(len(label.box) == 4 and label.box[0] < label.box[2] and label.box[1] < label.box[3] and 0 <= label.score <= 1 for label in found)
+        found = tuple(PseudoLabel(phrases[place], (x1, y1, x2, y2), score) for place, x1, y1, x2, y2, score in labels)
+        sound = all(type(start) is type(end) is int and 0 <= start < end <= len(caption) for start, end in spans)
+        sound = sound and all(label[0] >= 0 and {*map(type, label)} <= _NUMBERS for label in labels) # True is no number
+        sound = sound and all(low <= x1 < x2 <= wide and low <= y1 < y2 <= high and 0 <= score <= 1 for _, x1, y1, x2, y2, score in labels)
     except (TypeError, ValueError, IndexError): sound = False
     if not sound:
-        raise ValueError(f'{where}: phrases must be [start, end] inside the caption, and labels [phrase, x1, y1, x2, y2, score] with x1 < x2, y1 < y2 and'
-                         f' a score in [0, 1]; got {str(spans)[:60]} and {str(labels)[:60]}')
-    size = row.get('size') # labels of people's own need none
-    if size is not None and not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)):
-        raise ValueError(f'{where}: size must be [width, height] of the picture in pixels, got {size}')
+        raise ValueError(f'{where}: phrases must be [start, end] inside the caption, and labels [phrase, x1, y1, x2, y2, score] with x1 < x2, y1 < y2,'
+                         f' a box inside the picture and a score in [0, 1]; got {str(spans)[:60]} and {str(labels)[:60]}')
     return LabelledCaption(id, image, caption, found, row.get('error', ''), phrases, size and tuple(size))
 
 # %% ../nbs/11_pseudolabels.ipynb #1c0de012
@@ -232,13 +240,16 @@ def read_gold(
     "The truth about captions: for measuring, never for training."
     if not Path(path).is_file(): raise FileNotFoundError(f'{path}: no such file; the truth about captions lies in the gold folder of a small world')
     gold = {}
-    with open(path, encoding='utf-8') as lines:
+    with open(path, 'rb') as lines:
         for number, line in enumerate(lines, 1):
             where = f'{path}, line {number}'
             try: row = json.loads(line)
-            except ValueError as error: raise ValueError(f'{where}: not JSON ({error})') from None
-            id, caption, phrases = fields_of(row, 'id caption phrases', where)
-            parts = [fields_of(phrase, 'start end kind boxes', where) for phrase in phrases]
+            except (ValueError, RecursionError) as error: raise ValueError(f'{where}: not JSON ({error})') from None
+            id, caption, phrases = typed_fields(row, dict(id=str, caption=str, phrases=list), where)
+            parts = [typed_fields(phrase, dict(start=int, end=int, kind=str, boxes=list), where) for phrase in phrases]
+            for box in [box for *_, boxes in parts for box in boxes]:
+                if not (isinstance(box, list) and len(box) == 4 and {*map(type, box)} <= _NUMBERS):
+                    raise ValueError(f'{where}: boxes must be [[x1, y1, x2, y2], …] in pixels, got {repr(box)[:60]} for one of them')
             gold[id] = GoldCaption(caption, tuple(GoldPhrase(start, end, kind, tuple(map(tuple, boxes))) for start, end, kind, boxes in parts))
     return gold
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .albums import SUFFIXES, find_images, read_picture
 from .core import load_json, sha256_of
-from .datasets import CaptionedImage, read_captions
+from .datasets import CaptionedImage, read_captions, typed_fields
 from .expressions import read_detections, read_refer
 from .flickr import read_flickr
 from .phrases import noun_phrases
@@ -46,9 +46,9 @@ class Findings:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter('always')
             try: found = read(*arguments)
-            except (ValueError, OSError) as error:
-                self.wrong.append(str(error))
-                return None
+            except (ValueError, OSError) as error: return self.wrong.append(str(error))
+            except (TypeError, KeyError, IndexError, AttributeError) as error: # of what no reader thought of
+                return self.wrong.append(f'{(*arguments, self.folder)[0]}: {type(error).__name__}: {error}')
         self.odd += [str(warning.message) for warning in caught]
         return found
 
@@ -83,6 +83,7 @@ def look_at_captions(
     sample: int, # how many to look for phrases in
 ) -> None:
     "Say whether captions are empty, without phrases, or one and the same."
+    if not items: return findings.wrong.append(f'{findings.folder}: not one caption')
     empty = [item.id for item in items if not item.caption.strip()]
     if empty: findings.odd.append(f'{len(empty)} captions are empty, the first is {empty[0]}')
     text, most = Counter(item.caption for item in items).most_common(1)[0]
@@ -186,7 +187,7 @@ def _gold(folder: Path, findings: Findings, sample: int) -> None:
 def _run(folder: Path, findings: Findings, sample: int) -> None:
     findings.attempt(load_json, folder/'config.json')
     log = findings.attempt(read_log, folder)
-    if log: findings.counts['steps'] = log[-1]['step']
+    if log and (last := findings.attempt(typed_fields, log[-1], {'step': int}, f'{folder}/log.jsonl, line {len(log)}')): findings.counts['steps'] = last[0]
     if (folder/'summary.json').is_file() and not (folder/'final.safetensors').is_file(): findings.wrong.append(f'{folder}: finished, but its final.safetensors is gone')
     if not (folder/'final.safetensors').is_file():
         checkpoint = findings.attempt(load_checkpoint, folder/'checkpoints')
@@ -220,7 +221,7 @@ KINDS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, Findings, int], N
     'VCR': (_has('vcr1images', '*.jsonl'), _vcr, False),
     'the truth about captions': (_told, _gold, False),
     'captioned pictures': (lambda folder: _downloaded(folder) or any(_caption_lists(folder)), _captions, True),
-    'pictures': (lambda folder: any(path.suffix.lower() in SUFFIXES for path in folder.iterdir()), _pictures, False)}
+    'pictures': (lambda folder: any(path.suffix.lower() in SUFFIXES and path.is_file() for path in folder.iterdir()), _pictures, False)}
 
 def kind_of(
     folder: Path, # any
@@ -248,7 +249,7 @@ def check_folder(
     found = []
     for place, kind in _visit(folder, 3):
         found.append(Findings(place, kind))
-        KINDS[kind][1](place, found[-1], sample)
+        found[-1].attempt(KINDS[kind][1], place, found[-1], sample)
     lost = f'{folder}: nothing that the course knows; expected one of: {", ".join(KINDS)}'
     return found or [Findings(folder, '', wrong=[lost])]
 
