@@ -228,8 +228,8 @@ def test_the_first_steps_of_the_weights_that_ship(tmp_path):
     "Losses of the run that made them, as the code that made them logged them: 11 steps with three pictures."
     train_grounder(tmp_path, steps=11, batch_size=3, progress='none')
     first, last = (line['parts'] for line in read_log(tmp_path))
-    for parts, (loss, choice) in ((first, FIRST), (last, LAST)):
-        assert parts['loss'] == pytest.approx(loss, rel=2e-3) and parts['choice'] == pytest.approx(choice, rel=2e-3)
+    for parts, (loss, choice) in ((first, FIRST), (last, LAST)): # ten steps make much of the last bits, in which processors differ
+        assert parts['loss'] == pytest.approx(loss, rel=2e-2) and parts['choice'] == pytest.approx(choice, rel=2e-2)
 
 
 def test_anybodys_data_eyes_and_ears(tmp_path):
