@@ -2,6 +2,7 @@
 import json
 import pickle
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_conceptual_captions_as_distributed(small_world, tmp_path):
     (tmp_path/'CC'/'Train_GCC-training.tsv').write_text('a dog\thttp://example.org/1.jpg\na cat\thttp://example.org/2.jpg\n')
     found = check_folder(tmp_path/'CC')
     assert not usable(found) and '2 of 2 pictures are missing' in found[0].wrong[0] and 'Train_GCC' in found[0].wrong[0]
+
+
+def test_what_readers_warn_of_is_odd_and_what_libraries_warn_of_themselves_is_not(tmp_path):
+    def read():
+        warnings.warn('3 pictures are missing')
+        warnings.warn('unclosed file', ResourceWarning)
+        warnings.warn('gone in the next version', DeprecationWarning)
+        return 'read'
+    findings = Findings(tmp_path, 'captions')
+    assert findings.attempt(read) == 'read' and findings.odd == ['3 pictures are missing'] and not findings.wrong
 
 
 @pytest.mark.parametrize('place, what', [('.', 'captioned pictures'), ('images', 'pictures'), ('regions', 'regions'), ('labels', 'labels'), ('gold', 'the truth about captions'),

@@ -44,7 +44,8 @@ class Findings:
     ) -> object: # what it gave; None where it failed, and then the reason is among the wrong
         "Read something, and keep what is said when that fails."
         with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter('always')
+            warnings.simplefilter('ignore') # libraries also warn of themselves
+            warnings.simplefilter('always', UserWarning)
             try: found = read(*arguments)
             except (ValueError, OSError) as error: return self.wrong.append(str(error))
             except (TypeError, KeyError, IndexError, AttributeError) as error: # of what no reader thought of
