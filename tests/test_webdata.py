@@ -200,7 +200,7 @@ def test_samples_round_trip(id, n, error, rows):
 
 def test_the_benchmark(tmp_path):
     found = bench_store(tmp_path/'bench', records=24, rounds=3)
-    assert found['bytes_ratio'] < .4 and found['speed_ratio'] > 1 and found['records'] == 24 # how much faster is for the benchmark to say, on a machine that does nothing else
+    assert found['bytes_ratio'] < .4 and found['speed_ratio'] > 10 and found['records'] == 24 # 30 and more on a machine that does nothing else
     assert found['store_bytes'] > 36*2048*2 and found['text_bytes'] > 36*(2048 + 1601)*4*4/3 and found['packed_bytes'] > 36*(2048 + 1601)*4
     assert found['speed_ratio'] == pytest.approx(found['store_per_s']/found['text_per_s'], rel=.7)
     assert read_manifest(tmp_path/'bench'/'store')['records'] == 24 and Store(tmp_path/'bench'/'store').verify() == []
