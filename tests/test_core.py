@@ -310,6 +310,13 @@ def test_home(monkeypatch, tmp_path):
     with pytest.raises(NotADirectoryError, match='file'): core.home()
 
 
+def test_cells_that_ask_for_more_than_a_laptop(monkeypatch, capsys):
+    monkeypatch.delenv('VLGROUND_FLAGS', raising=False)
+    assert not core.asked_for('gpu') and capsys.readouterr().out == 'left out, because it takes a GPU: start JupyterLab with VLGROUND_FLAGS=gpu in the environment to run it\n'
+    monkeypatch.setenv('VLGROUND_FLAGS', 'slow net')
+    assert core.asked_for('slow') and core.asked_for('net') and not capsys.readouterr().out and not core.asked_for('gpu')
+
+
 # several processes
 
 def test_run_jobs():

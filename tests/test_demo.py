@@ -167,6 +167,17 @@ def test_the_table_for_the_readme(done):
     assert f'{done[1]["test_expressions"]:,} referring expressions' in lines[-5] + lines[-4] + lines[-3] and done[1]['made']['date'][:10] in lines[-1]
 
 
+def test_a_second_run_stands_below_the_table(done):
+    first, second = (json.loads(json.dumps(done[1])) for _ in range(2))
+    for demo, gaps in ((first, (.05, .05)), (second, (.01, .06))):
+        for row, gap in zip(demo['fractions'].values(), gaps): row['difference'] |= dict(accuracy=gap, stderr=.02)
+    numbers = [f'{row["expressions"]:,}' for row in first['fractions'].values()]
+    table, said = demo_table(first, second).split('\n\nAnother processor')
+    assert table == demo_table(first) and '+1.0 ± 2.0, +6.0 ± 2.0' in said and said.endswith(f'the gain with {numbers[1]} expressions.') and second['made']['date'][:10] in said
+    for row in second['fractions'].values(): row['difference']['accuracy'] = 0.
+    assert demo_table(first, second).endswith('the gain with no number of expressions.')
+
+
 # jobs
 
 @pytest.mark.parametrize('name', SIZES)

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-from notebooks import NOTEBOOKS, ROOT, directives, ids, source
+from notebooks import NOTEBOOKS, ROOT, cells, directives, ids, source
 
 SETTINGS = configparser.ConfigParser(delimiters=['='])
 SETTINGS.read(ROOT/'settings.ini')
@@ -70,6 +70,16 @@ def test_a_failing_cell_is_named(tmp_path):
 def test_flagged_cells_are_left_out(tmp_path, text):
     (tmp_path/'nbs').mkdir()
     assert left_out({'source': text}) == (not os.environ.get('VLGROUND_FLAGS') or 'eval' in text)
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=ids(NOTEBOOKS))
+def test_flagged_cells_ask_before_they_run(path):
+    "JupyterLab knows nothing of flags: whoever runs a lesson from top to bottom must not meet minutes of training, a download or a missing GPU."
+    flags = set(SETTINGS['DEFAULT']['tst_flags'].split())
+    for number, cell in enumerate(cells(path, 'code')):
+        for flag in flags & directives(cell).keys():
+            code = [line for line in source(cell).split('\n') if line and not line.startswith('#|')]
+            assert code[0] == f"if asked_for('{flag}'):" and all(line.startswith('    ') for line in code[1:]), f'code cell {number}'
 
 
 def test_other_directives_do_not_hide_a_cell():

@@ -102,7 +102,8 @@ def test_readme_commands_are_one_line(heading):
 def test_the_results_shown_are_those_of_the_file():
     from vlground.demo import demo_table
     shown = [''.join(output['data']['text/markdown']) for _, output in outputs(ROOT/'nbs'/'index.ipynb') if 'text/markdown' in output.get('data', {})]
-    assert shown == [demo_table(json.loads((ROOT/'results'/'demo.json').read_text(encoding='utf-8')))] and shown[0] in (ROOT/'README.md').read_text(encoding='utf-8')
+    runs = [json.loads((ROOT/'results'/f'{name}.json').read_text(encoding='utf-8')) for name in ('demo', 'demo-again')]
+    assert shown == [demo_table(*runs)] and shown[0] in (ROOT/'README.md').read_text(encoding='utf-8')
 
 
 def test_notebooks_are_merged_by_nbdev(copy):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['GREEN', 'ORANGE', 'GREY', 'as_array', 'show_image', 'show_boxes', 'show_matrix', 'show_grid', 'set_seed', 'rng',
-           'torch_rng', 'moved_into_place', 'save_json', 'load_json', 'sha256', 'sha256_of', 'home', 'start_worker',
-           'run_jobs']
+           'torch_rng', 'moved_into_place', 'save_json', 'load_json', 'sha256', 'sha256_of', 'asked_for', 'home',
+           'start_worker', 'run_jobs']
 
 # %% ../nbs/00_core.ipynb #374b15b7
 import hashlib
@@ -303,6 +303,15 @@ def sha256_of(
 ) -> str: # 64 hexadecimal digits
     "The SHA-256 fingerprint of plain data: that of its JSON."
     return hashlib.sha256(json.dumps(obj).encode()).hexdigest()
+
+def asked_for(
+    flag: str, # 'slow', 'net' or 'gpu', as in the first line of the cell
+) -> bool:
+    "Whether cells that take minutes, the network or a GPU shall run: where the environment variable VLGROUND_FLAGS names them."
+    if flag in os.environ.get('VLGROUND_FLAGS', '').split(): return True
+    needs = {'slow': 'several minutes', 'net': 'the network', 'gpu': 'a GPU'}[flag]
+    print(f'left out, because it takes {needs}: start JupyterLab with VLGROUND_FLAGS={flag} in the environment to run it')
+    return False
 
 def home() -> Path:
     "The folder for data and runs: the environment variable VLGROUND_HOME, or else ~/.vlground."

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'ARMS', 'SETTINGS', 'FINETUNE', 'COLOURS', 'DASHES', 'COLUMNS', 'STYLE', 'KNOWN', 'DemoSize', 'run_folder',
-           'pretrain_job', 'finetune_job', 'demo_jobs', 'run_demo_jobs', 'mean_and_error', 'verdict', 'collect',
-           'efficiency_figure', 'curves_figure', 'finetuning_figure', 'label_figure', 'read_predictions', 'differences',
-           'difference_figure', 'write_report', 'demo_table', 'circumstances', 'run_demo']
+           'pretrain_job', 'finetune_job', 'demo_jobs', 'run_demo_jobs', 'mean_and_error', 'is_decided', 'verdict',
+           'collect', 'efficiency_figure', 'curves_figure', 'finetuning_figure', 'label_figure', 'read_predictions',
+           'differences', 'difference_figure', 'write_report', 'demo_table', 'circumstances', 'run_demo']
 
 # %% ../nbs/90_demo.ipynb #33c8bca0
 import base64
@@ -179,12 +179,18 @@ def mean_and_error(
 
 def _points(row: dict) -> str: return f'{row["accuracy"]*100:+.1f} ± {row["stderr"]*100:.1f}'.replace('-', '−')
 
+def is_decided(
+    row: dict, # of one fraction, from `collect`
+) -> bool: # larger than two standard errors?
+    "Whether the arms differ by more than seeds do."
+    return abs(row['difference']['accuracy']) > 2*row['difference']['stderr']
+
 def verdict(
     row: dict, # of one fraction, from `collect`
 ) -> str: # one sentence
     "What the difference between the arms says, and what both are worth against no pre-training."
-    gap, error, n = (row['difference'][name] for name in ('accuracy', 'stderr', 'n'))
-    said = 'undecided' if not abs(gap) > 2*error else f'with grounding is {"ahead" if gap > 0 else "behind"}'
+    gap, n = row['difference']['accuracy'], row['difference']['n']
+    said = f'with grounding is {"ahead" if gap > 0 else "behind"}' if is_decided(row) else 'undecided'
     alone = ', '.join(f'{_points(row["over_scratch"][arm])} {ARMS[arm]}' for arm in ('ours', 'baseline'))
     return f'{said}: {_points(row["difference"])} points over {n} seeds (against no pre-training: {alone})'
 
@@ -465,6 +471,7 @@ is the choice of the model with grounding, the thin one of the model without; da
 # %% ../nbs/90_demo.ipynb #bcbbdbcc
 def demo_table(
     demo: dict, # what demo.json holds
+    again: dict | None = None, # the same of the same demo on another machine
 ) -> str: # Markdown: the table, and how to read it
     "The result of a demo in a few lines, for a README."
     lines = ['| ' + ' | '.join(cells) + ' |' for cells in [COLUMNS, ['---']*len(COLUMNS), *_result_rows(demo)]]
@@ -474,6 +481,13 @@ error over {seeds} seeds. Choosing blindly gives {demo['chance']*100:.1f}, the d
 {size['steps']:,} steps, with pseudo labels of which {demo['labels']['precision']*100:.0f}% are right; without any labelled expression, the model with grounding finds {_percent(demo['zero_shot'])}.
 Each arm has the learning rate that a search on another world found best for it. Made in
 {demo['seconds']/60:.0f} minutes on {made['machine']}, {made['date'][:10]}, torch {made['torch']}."""
+    if again is not None:
+        runs, points = [each['fractions'].values() for each in (demo, again)], ', '.join(_points(row['difference']) for row in again['fractions'].values())
+        both = ' and '.join(f'{a["expressions"]:,}' for a, b in zip(*runs) if is_decided(a) and is_decided(b))
+        about += f"""
+
+Another processor rounds differently, and then the same seeds train other models. On {again['made']['date'][:10]}, in {again['seconds']/60:.0f} minutes, *with − without* came out, from the top of the
+table down, as {points}. More than two standard errors in both runs: the gain with {both or "no number of"} expressions."""
     return '\n'.join(lines) + '\n\n' + about
 
 # %% ../nbs/90_demo.ipynb #748c99ad
