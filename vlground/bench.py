@@ -11,6 +11,8 @@ from pathlib import Path
 from shutil import rmtree
 from statistics import median
 
+import torch
+
 from .albums import read_picture
 from .datasets import read_captions
 from .phrases import chunk_tags, noun_phrases
@@ -58,7 +60,7 @@ def label_times(
 
 def bench_label(
     folder: Path | str, # for what is made on the way; removed in the end
-    pairs: int = 4800, # captioned pictures that are labelled: starting two processes takes seconds, and shall not be what is measured
+    pairs: int = 7200, # captioned pictures that are labelled: starting two processes takes seconds, and shall not be what is measured
     texts: int = 10_000, # captions whose phrases are found
     rounds: int = 2, # of labelling, with one worker and with two in turns
     seed: int = 0, # of the world
@@ -69,14 +71,17 @@ def bench_label(
     items = read_captions(W/'captions.tsv', W/'images')
     said = [captions(world_scene('captions', seed, index))[0].text for index in range(texts)]
     rate = median(phrase_rate(said) for _ in range(3))
-    seconds = {1: [], 2: []}
-    for _ in range(rounds):
-        for workers in seconds:
-            start = time.perf_counter()
-            label_captions(items, folder/'labels', workers=workers, quiet=True)
-            seconds[workers].append(time.perf_counter() - start)
-            rmtree(folder/'labels')
-    parts = label_times(items[:320], LabelJob())
+    seconds, threads = {1: [], 2: []}, torch.get_num_threads()
+    torch.set_num_threads(1) # a worker alone gets one core, as each of several does
+    try:
+        for _ in range(rounds):
+            for workers in seconds:
+                start = time.perf_counter()
+                label_captions(items, folder/'labels', workers=workers, quiet=True)
+                seconds[workers].append(time.perf_counter() - start)
+                rmtree(folder/'labels')
+        parts = label_times(items[:320], LabelJob())
+    finally: torch.set_num_threads(threads)
     rmtree(folder)
     ratio = median(seconds[1])/median(seconds[2])
     return dict(captions_per_s=rate, workers2_ratio=ratio, own_share=1 - parts['teacher']/sum(parts.values()), ms_a_caption=parts,
