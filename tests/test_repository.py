@@ -183,7 +183,7 @@ def test_title_and_module(path):
 @every_notebook
 def test_every_exported_name_is_used(path):
     "Each public function and class of a lesson's module appears in one of its other code cells; constants speak for themselves."
-    if path.stem in ('index', '90_bench', '90_checks', '90_checks_labels', '91_cli', '90_demo'): pytest.skip('not a lesson')
+    if path.stem in ('index', '90_bench', '90_checks', '90_checks_backbones', '90_checks_labels', '90_checks_objectives', '91_cli', '90_demo'): pytest.skip('not a lesson')
     module = import_module(f'vlground.{module_of(path)}')
     shown = '\n'.join(source(cell) for cell in cells(path, 'code') if not {'export', 'exports'} & directives(cell).keys())
     unused = [name for name in module.__all__ if not name.isupper() and not re.search(rf'\b{name}\b', shown)]
@@ -205,7 +205,8 @@ def home_of(module: str) -> str:
     return Path(notebook_of(ROOT/'vlground'/f'{module}.py')).stem
 
 
-ENDS = ('bench', 'checks', 'checks_labels', 'cli', 'demo') # the appendix
+CHECKS = ('checks', 'checks_backbones', 'checks_labels', 'checks_objectives')
+ENDS = (*CHECKS, 'bench', 'cli', 'demo') # the appendix
 
 
 @every_module
@@ -219,7 +220,7 @@ def test_modules_import_lower_lessons_only(path):
 def test_notebooks_import_lower_lessons_only(path):
     "The checks behind the exercises are an exception, and its own module: another process cannot import from a notebook."
     if module_of(path) in ENDS: pytest.skip('it may use the whole package')
-    found = {module for cell in cells(path, 'code') for module in imports(python(cell))} - {'checks', 'checks_labels', '__version__'}
+    found = {module for cell in cells(path, 'code') for module in imports(python(cell))} - {*CHECKS, '__version__'}
     wrong = [module for module in found if path.stem != 'index' and not home_of(module) <= path.stem]
     assert not wrong, f'{path.stem} imports {wrong}, which come later in the course'
 

@@ -14,16 +14,22 @@ from torch import Tensor
 # %% ../nbs/13_spe.ipynb #e27c5332
 def spatial_encoding(
     locations: Tensor, # (b, r, 5) x1, y1, x2, y2 and area as shares of the picture
-    width: int, # of the encoding, a multiple of 4
+    width: int, # of the encoding, a multiple of 4, or of 8 for four coordinates
     mask: Tensor, # (b, r) bool, True = real region
-    temperature: float = 10000., # ratio of the slowest wave to the fastest
-) -> Tensor: # (b, r, width) first half for y, second half for x; zeros on padding
-    "DETR's sine encoding of box centres"
-    if width % 4: raise ValueError(f'a spatial encoding of width {width} cannot hold a sine and a cosine for both y and x: choose a multiple of 4')
-    x, y = (locations[..., [0, 1]] + locations[..., [2, 3]]).unbind(-1)
+    temperature: float = 10000., # the slowest wave is nearly this many times as long as the fastest
+    coordinates: int = 2, # 2: the centre's y and x, as in DETR; 4: also height and width of the box
+) -> Tensor: # (b, r, width) y, x and, if asked for, height, width, an equal part each; zeros on padding
+    "DETR's sine encoding of box centres, and of box sizes if asked for"
+    if coordinates not in (2, 4): raise ValueError(f'coordinates: expected 2 (centre y, x) or 4 (centre y, x, height, width), got {coordinates}')
+    if width % (2 * coordinates):
+        raise ValueError(f'a spatial encoding of width {width} cannot hold a sine and a cosine for each of {coordinates} coordinates: choose a multiple of {2 * coordinates}')
+    low, high = locations[..., [1, 0]], locations[..., [3, 2]]
     # a broken box must not turn the whole picture into NaN
-    centres = (torch.stack([y, x], -1) / 2).nan_to_num(0.5, 1., 0.)
-    waves = torch.arange(width // 4, device=locations.device, dtype=locations.dtype) / (width // 4)
-    angles = 2 * pi * centres[..., None] / temperature**waves
+    numbers = ((low + high) / 2).nan_to_num(0.5, 1., 0.)
+    if coordinates == 4: numbers = torch.cat([numbers, (high - low).nan_to_num(0., 1., 0.).clamp(min=0)], -1)
+    share = width // (2 * coordinates)
+    waves = torch.arange(share, device=locations.device, dtype=locations.dtype) / share
+    # far outside the picture an angle would overflow, and the sine of infinity is NaN
+    angles = 2 * pi * numbers.clamp(-1000, 1000)[..., None] / temperature**waves
     encoding = torch.stack([angles.sin(), angles.cos()], -1).flatten(-3)
     return encoding * mask[..., None]
