@@ -59,9 +59,12 @@ def small_labels(small_world) -> Path:
 
 
 def pytest_terminal_summary(terminalreporter):
-    "How long each notebook took; those above a minute are marked."
+    "How long each notebook took (those above a minute are marked); how far our models are from the published code."
     reports = [report for outcome in ('passed', 'failed') for report in terminalreporter.stats.get(outcome, [])]
-    times = {name: value for report in reports for name, value in getattr(report, 'user_properties', []) if name.endswith('.ipynb')}
-    if not times: return
-    terminalreporter.section('seconds a notebook took')
+    noted = {name: value for report in reports for name, value in getattr(report, 'user_properties', [])}
+    times = {name: value for name, value in noted.items() if name.endswith('.ipynb')}
+    if times: terminalreporter.section('seconds a notebook took')
     for name, seconds in sorted(times.items()): terminalreporter.write_line(f'{seconds:7.1f}  {name}{"  more than a minute" if seconds > SLOW_LESSON else ""}')
+    differences = {name.removeprefix('difference: '): value for name, value in noted.items() if name.startswith('difference: ')}
+    if differences: terminalreporter.section('largest difference from the published code')
+    for name, value in differences.items(): terminalreporter.write_line(f'{name:54} {value}')

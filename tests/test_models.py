@@ -14,7 +14,7 @@ from vlground.objectives import LossWeights, mask_regions, mask_words, pretraini
 from vlground.spe import spatial_encoding
 from vlground.transformer import Batch, Encoded, init_weights
 from vlground.vilbert import PretrainingHeads, ViLBERT, ViLBERTConfig
-from vlground.vlbert import VLBERT, VLBERTConfig
+from vlground.vlbert import VLBERT, VLBERTConfig, vlbert_heads
 
 PAD, CLS, SEP, MASK, VOCABULARY, CLASSES, FEATURES = 0, 2, 3, 4, 120, 17, 32
 LOSSES = 'word', 'region', 'alignment', 'grounding'
@@ -77,7 +77,8 @@ def make_batch(seed=0, b=6, t=12, r=9, level='phrase'):
 def make_model(name, level='phrase', form='product', seed=0):
     g = torch.Generator().manual_seed(seed)
     backbone = BACKBONES[name](g)
-    return nn.ModuleDict(dict(backbone=backbone, heads=PretrainingHeads(backbone, CLASSES, spread=0.15, generator=g),
+    heads = vlbert_heads(backbone, g) if name == 'vlbert' else PretrainingHeads(backbone, CLASSES, spread=0.15, generator=g)
+    return nn.ModuleDict(dict(backbone=backbone, heads=heads,
         grounding=GroundingHead(backbone.word_width, backbone.region_width, 24, level, form, spread=0.15, generator=g)))
 
 
@@ -96,7 +97,7 @@ def padded(batch, words, regions, junk):
 
 @every
 @levels
-@pytest.mark.parametrize('form', ['product', 'inner'])
+@pytest.mark.parametrize('form', ['product', 'inner', 'concat'])
 def test_every_objective_on_every_backbone(name, level, form):
     model, batch = make_model(name, level, form), make_batch(level=level)
     encoded = model['backbone'](batch)
@@ -370,6 +371,20 @@ def test_spe_is_added_and_has_no_parameters(model, config):
         image, where = without.image, spatial_encoding(batch.locations, 64, batch.region_mask)
         summed = image.features(batch.features) + image.locations(batch.locations) + where
         assert torch.allclose(with_spe.image(batch.features, batch.locations, batch.region_mask), image.norm(summed))
+
+
+@both
+def test_spe_options(name):
+    batch, build = make_batch(), {'vilbert': (ViLBERT, ViLBERTConfig), 'vlbert': (VLBERT, VLBERTConfig)}[name]
+    def states(**options):
+        model = build[0](build[1].tiny(feature_width=FEATURES, **CALM | options), torch.Generator().manual_seed(0))
+        return model.embed(batch)[:, 12:21] if name == 'vlbert' else model.image(batch.features, batch.locations, batch.region_mask)
+    plain, width = states(), states().shape[-1]
+    for coordinates in 2, 4:
+        where = spatial_encoding(batch.locations, width, batch.region_mask, coordinates=coordinates)
+        assert torch.allclose(states(spe=True, spe_after=True, spe_coordinates=coordinates), plain + where, atol=1e-6)
+        assert not torch.allclose(states(spe=True, spe_coordinates=coordinates), plain + where, atol=.1)
+    assert torch.equal(states(spe_after=True, spe_coordinates=4), plain)
 
 
 def test_spatial_encoding_of_padding_is_zero():

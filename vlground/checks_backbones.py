@@ -4,7 +4,9 @@
 
 # %% auto #0
 __all__ = ['check_real_pieces', 'check_head_parts', 'check_join_halves', 'check_wave_at', 'check_likeness_of_shift',
-           'check_centre_of']
+           'check_centre_of', 'check_rename_state', 'check_parts_of_head', 'check_never_arrived',
+           'check_exchanges_before', 'check_words_ask', 'check_roll_out', 'check_element_positions',
+           'check_looks_of_words', 'check_four_squares']
 
 # %% ../nbs/90_checks_backbones.ipynb #1686efcd
 from collections.abc import Callable
@@ -157,3 +159,273 @@ def check_centre_of(
         ('Another temperature: is a number written into the code?', *tried([(.3, .9)], 16, 10000.)),
         ('Wrong for the width of ViLBERT, or for several regions at once.', *tried([(.02, .98), (1., 0.), (.5, .333)], 1024, 10000.)),
     ], 'each centre found again')
+
+# %% ../nbs/90_checks_backbones.ipynb #bdb58e2c
+def check_rename_state(
+    answer: Callable, # (state, rules) -> state
+) -> Verdict:
+    "Lesson 14 on published weights, exercise 1: new beginnings."
+    def refuses(state, rules):
+        try: answer(state, rules)
+        except ValueError: return True
+        return False
+    def is_dict(result, state, rules): return isinstance(result, dict)
+    def gives(*names):
+        return lambda result, state, rules: list(result) == list(names) and all(torch.equal(result[name], tensor) for name, tensor in zip(names, state.values()))
+    def case(names, *rules): return lambda: ({name: torch.tensor([float(i)]) for i, name in enumerate(names)}, list(rules))
+    double = case(('a.x', 'b.x'), ('a.', 'b.'))
+    verdict = run_cases(answer, [
+        ('Expected a dictionary, a tensor for each new name.', case(('a.x',), ('a.', 'b.')), is_dict),
+        ('One name, one rule: "bert.pooler" with bert. -> model. becomes "model.pooler".', case(('bert.pooler',), ('bert.', 'model.')), gives('model.pooler')),
+        ('A name that no rule fits stays as it is, and its tensor is not lost.', case(('bert.pooler', 'score'), ('bert.', 'model.')), gives('model.pooler', 'score')),
+        ('A rule is about the *beginning*: "my.bert.x" does not begin with bert.', case(('my.bert.x',), ('bert.', '')), gives('my.bert.x')),
+        ('Only the beginning is replaced, not the same word further on, and only once.', case(('bert.a.bert.y', 'bert.bert.x'), ('bert.', '')), gives('a.bert.y', 'bert.x')),
+        ('The first rule that fits counts, not the last.', case(('bert.layer.x',), ('bert.layer.', 'layers.'), ('bert.', 'model.')), gives('layers.x')),
+        ('After one rule no other is tried: a new name may begin as another rule does.', case(('a.x', 'b.y'), ('a.', 'b.'), ('b.', 'c.')), gives('b.x', 'c.y')),
+        ('The tensors keep the order of the checkpoint.', case(('a.x', 'head', 'z.x'), ('a.', 'y.'), ('z.', 'b.')), gives('y.x', 'head', 'b.x')),
+    ], 'beginnings are replaced, once, and nothing is lost')
+    if not verdict or refuses(*double()): return verdict
+    return Verdict(False, 'The tensors a.x and b.x both become b.x under a. -> b.: one of them is lost without a word. Raise a ValueError.')
+
+# %% ../nbs/90_checks_backbones.ipynb #7337b417
+def check_parts_of_head(
+    answer: Callable, # (joined (3 * heads * size, width), heads, head) -> query, key, value, each (size, width)
+) -> Verdict:
+    "Lesson 14 on published weights, exercise 2: the rows of one head."
+    def by_row(parts, joined, heads, head):
+        size = len(joined)//3//heads
+        rows = [[joined[part*heads*size + head*size + row].tolist() for row in range(size)] for part in range(3)]
+        return [each.tolist() for each in parts] == rows
+    def three(parts, joined, heads, head): return len(parts) == 3
+    def shape(parts, joined, heads, head): return all(tuple(each.shape) == (len(joined)//3//heads, joined.shape[1]) for each in parts)
+    def case(heads, head, size, width): return lambda: (torch.arange(3.*heads*size*width).reshape(-1, width), heads, head)
+    return run_cases(answer, [
+        ('Expected three tensors: query, key and value.', case(2, 0, 2, 5), three),
+        ('Each has the shape (size, width), where size is a third of the rows, divided by the heads.', case(2, 0, 2, 5), shape),
+        ('One head has all rows: the first third are queries, then keys, then values.', case(1, 0, 2, 5), by_row),
+        ('Head 0 of two, of size 1: row 0 of each third, which are the rows 0, 2 and 4. The thirds come first, the heads within them.', case(2, 0, 1, 3), by_row),
+        ('Head 1 of two, of size 1: the rows 1, 3 and 5. Is the number of the head used?', case(2, 1, 1, 3), by_row),
+        ('Head 0 of two, of size 2, has rows that stand next to each other, 0 and 1 of each third; not every other one.', case(2, 0, 2, 5), by_row),
+        ('Head 1 of two, of size 2, begins at row 2 of each third: a head moves by its size.', case(2, 1, 2, 5), by_row),
+        ('The last head of four.', case(4, 3, 3, 12), by_row),
+        ('An inner width that is not the width of the states: count rows, not columns.', case(2, 1, 4, 3), by_row),
+    ], 'three blocks of rows, for any head')
+
+# %% ../nbs/90_checks_backbones.ipynb #d9ba5548
+def check_never_arrived(
+    answer: Callable, # (state, loaded) -> names of state
+) -> Verdict:
+    "Lesson 14 on published weights, exercise 3: tensors that never reached the model."
+    def numbers(*shape, seed=0): return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    a, b, c = (numbers(2, 3, seed=seed) for seed in range(3))
+    def case(state, loaded): return lambda: ({name: tensor.clone() for name, tensor in state.items()}, {name: tensor.clone() for name, tensor in loaded.items()})
+    def gives(*names): return lambda result, *arguments: list(result) == list(names)
+    return run_cases(answer, [
+        ('The model has the tensor under another name: it has arrived. Compare numbers, not names.', case({'theirs': a}, {'ours': a}), gives()),
+        ('The model has a tensor of that name and other numbers: it never arrived.', case({'x': a}, {'x': b}), gives('x')),
+        ('Several tensors: each is looked for in the whole model, whatever the order.', case({'x': a, 'y': b, 'z': c}, {'1': c, '2': a}), gives('y')),
+        ('The names come in the order of the checkpoint.', case({'z': a, 'x': b, 'y': c}, {'1': b}), gives('z', 'y')),
+        ('A model without a tensor of that shape: nothing arrived, and nothing should be raised.',
+            case({'x': a, 'y': numbers(4)}, {'1': numbers(3, 2, seed=3), '2': numbers(5, 3, seed=4)}), gives('x', 'y')),
+        ('A bias or a narrow matrix: `==` broadcasts it along another tensor. Equal means equal in shape as well.',
+            case({'x': torch.ones(3), 'y': torch.ones(2, 1)}, {'1': torch.ones(2, 3)}), gives('x', 'y')),
+        ('The model joins three tensors in one: the first piece of it has arrived.', case({'x': a}, {'1': torch.cat([a, b, c])}), gives()),
+        ('A later piece of a joined tensor has arrived too.', case({'x': a, 'y': b, 'z': c}, {'1': torch.cat([a, b, c])}), gives()),
+        ('A joined tensor is made of whole pieces: rows 1 and 2 of it are half of one and half of the next.', case({'x': torch.cat([a[1:], b[:1]])}, {'1': torch.cat([a, b])}), gives('x')),
+        ('A bias, one axis only, may be joined as well.', case({'x': a[0], 'y': b[0], 'z': c[0]}, {'1': torch.cat([a[0], b[0]])}), gives('z')),
+        ('Nearly is not equal: a number that was rounded on the way did not arrive as it was.', case({'x': a}, {'1': a + 1e-6*a.abs()}), gives('x')),
+    ], 'arrived as a whole or as a piece, or not at all')
+
+# %% ../nbs/90_checks_backbones.ipynb #c41e2948
+def check_exchanges_before(
+    answer: Callable, # order of layers -> one number for each word layer
+) -> Verdict:
+    "Exercise 1 of lesson 14 (ViLBERT): how many co-attentions ran before each word layer."
+    def length(result, order): return len(result) == sum(kind == 'word' for kind, _ in order)
+    def by_counting(result, order):
+        places = [place for place, (kind, _) in enumerate(order) if kind == 'word']
+        return [int(number) for number in result] == [sum(kind == 'joint' for kind, _ in order[:place]) for place in places]
+    def case(steps):
+        kinds = {'w': 'word', 'r': 'region', 'j': 'joint'}
+        return lambda: ([(kinds[letter], steps[:place].count(letter)) for place, letter in enumerate(steps)],)
+    return run_cases(answer, [
+        ('One word layer and no co-attention: the answer is a list of one number, 0.', case('w'), by_counting),
+        ('w w j w: one number for each *word* layer, so three.', case('wwjw'), length),
+        ('w w j w: the first two have met nobody, the third once: [0, 0, 1].', case('wwjw'), by_counting),
+        ('w j: what runs after a word layer does not count for it.', case('wj'), by_counting),
+        ('w j r w: a region layer is no exchange, and has no entry.', case('wjrw'), by_counting),
+        ('w j w j w: each co-attention counts.', case('wjwjw'), by_counting),
+        ('w j j w: two co-attentions may follow one another.', case('wjjw'), by_counting),
+        ('An order without a word layer gives an empty list.', case('rjr'), by_counting),
+        ('Wrong for the order of the published model.', case('wwwwww' + 'jwr'*6), by_counting),
+    ], 'every exchange counted, for any order')
+
+# %% ../nbs/90_checks_backbones.ipynb #9cf8e006
+def check_words_ask(
+    answer: Callable, # (tensors by name, words (t, w), regions (r, v), heads) -> (heads, t, r)
+) -> Verdict:
+    "Exercise 2 of lesson 14 (ViLBERT): the map of words that ask regions, from published tensors."
+    def by_number(result, tensors, words, regions, heads):
+        def mapped(name, state): return [fsum(a*b for a, b in zip(row, state)) + bias for row, bias in zip(tensors[f'{name}.weight'].tolist(), tensors[f'{name}.bias'].tolist())]
+        if tuple(result.shape) != (heads, len(words), len(regions)): return False
+        keys = [mapped('key1', region) for region in regions.tolist()]
+        size = len(keys[0])//heads
+        for word, state in enumerate(words.tolist()):
+            query = mapped('query2', state)
+            for head in range(heads):
+                fits = [exp(fsum(query[i]*key[i] for i in range(head*size, (head + 1)*size))/size**.5) for key in keys]
+                if any(abs(result[head, word, region].item() - fit/fsum(fits)) > 1e-4 for region, fit in enumerate(fits)): return False
+        return True
+    def shape(result, tensors, words, regions, heads): return tuple(result.shape) == (heads, len(words), len(regions))
+    def rows(result, *arguments): return bool(torch.allclose(result.sum(-1), torch.ones(result.shape[:-1]), atol=1e-4))
+    def case(t, r, heads, size, widths=(5, 7), without=(), seed=0):
+        def make():
+            generator, (w, v) = torch.Generator().manual_seed(seed), widths
+            def numbers(*shape): return torch.randn(shape, generator=generator)
+            tensors = {}
+            for number, width in ((1, v), (2, w)):
+                for kind in ('query', 'key', 'value'): tensors |= {f'{kind}{number}.weight': numbers(heads*size, width)/2, f'{kind}{number}.bias': numbers(heads*size)}
+            tensors |= {name: torch.zeros_like(tensor) for name, tensor in tensors.items() if name.endswith(without)}
+            return tensors, numbers(t, w), numbers(r, v), heads
+        return make
+    no_bias = ('bias',)
+    return run_cases(answer, [
+        ('3 words, 2 regions, one head: the shape is (1, 3, 2). Words are stream 2 and regions stream 1.', case(3, 2, 1, 4), shape),
+        ('Each word shares a weight of 1 among the regions: the softmax runs along the last axis.', case(3, 2, 1, 4), rows),
+        ('Words and regions of one width: is it query2 of the words and key1 of the regions?', case(2, 2, 1, 1, (3, 3), no_bias), by_number),
+        ('A head of size 4: the scores are divided by the root of 4.', case(2, 3, 1, 4, without=no_bias), by_number),
+        ('Are the biases of query and key added?', case(2, 3, 1, 4), by_number),
+        ('Two heads: each has a block of the width, the first half and the second, and a softmax of its own.', case(2, 3, 2, 1, without=no_bias), by_number),
+        ('Two heads of size 3: a block each and not every other number, and the root is that of one head.', case(4, 3, 2, 3), by_number),
+        ('Wrong for the sizes of the tiny model.', case(5, 3, 4, 18, (48, 64), seed=1), by_number),
+    ], 'the words ask, head by head')
+
+# %% ../nbs/90_checks_backbones.ipynb #2d1092ce
+def check_roll_out(
+    answer: Callable, # (steps, t, r) -> (t + r, t + r)
+) -> Verdict:
+    "Exercise 3 of lesson 14 (ViLBERT): how much of each final state comes from each input."
+    def shares_of(element, steps, t, size): # looks back from the last step, one state at a time
+        if not steps: return [float(place == element) for place in range(size)]
+        (kind, maps), earlier = steps[-1], steps[:-1]
+        is_word = element < t
+        if kind == ('region' if is_word else 'word'): return shares_of(element, earlier, t, size)
+        row = (maps[0 if is_word else 1] if kind == 'joint' else maps)[element if is_word else element - t].tolist()
+        first = 0 if is_word == (kind != 'joint') else t # where those stand that are asked
+        mixed = [share/2 for share in shares_of(element, earlier, t, size)]
+        for place, weight in enumerate(row):
+            for i, share in enumerate(shares_of(first + place, earlier, t, size)): mixed[i] += weight*share/2
+        return mixed
+    def shape(result, steps, t, r): return tuple(result.shape) == (t + r, t + r)
+    def by_paths(result, steps, t, r):
+        return all(abs(a - b) < 1e-4 for element in range(t + r) for a, b in zip(result[element].tolist(), shares_of(element, steps, t, t + r), strict=True))
+    def case(letters, t, r, seed=0):
+        def make():
+            generator = torch.Generator().manual_seed(seed)
+            def shares(n, m): return (2*torch.randn(n, m, generator=generator)).softmax(-1)
+            made = {'w': lambda: ('word', shares(t, t)), 'r': lambda: ('region', shares(r, r)), 'j': lambda: ('joint', (shares(t, r), shares(r, t)))}
+            return [made[letter]() for letter in letters], t, r
+        return make
+    return run_cases(answer, [
+        ('No step: every state is its own input, the identity of size t + r.', case('', 2, 1), by_paths),
+        ('The shape is (t + r, t + r), words first.', case('w', 3, 2), shape),
+        ('One word layer: half the identity and half the map, and the regions stay as they were.', case('w', 2, 1), by_paths),
+        ('One region layer: it belongs into the lower right block, behind the words.', case('r', 2, 3), by_paths),
+        ('One co-attention, 2 words and 2 regions: half of each state is its own, and the maps stand in the other stream\'s columns. '
+            'Both read the states before it: is it one matrix, and not two, one after the other?', case('j', 2, 2), by_paths),
+        ('One co-attention, 3 words and 2 regions: (t, r) goes to the upper right, (r, t) to the lower left.', case('j', 3, 2), by_paths),
+        ('Two word layers: the later step is multiplied from the left.', case('ww', 3, 1), by_paths),
+        ('A word layer, then a co-attention: the later step is multiplied from the left.', case('wj', 2, 2), by_paths),
+        ('Wrong for a whole small model.', case('wjwrjrw', 3, 2, seed=1), by_paths),
+    ], 'every share counted, along every path')
+
+# %% ../nbs/90_checks_backbones.ipynb #c326443a
+def check_element_positions(
+    answer: Callable, # (word_mask (b, t), regions) -> (b, t + regions + 1) int64
+) -> Verdict:
+    "Lesson 15, exercise 1: the position of every element."
+    def by_hand(result, word_mask, regions):
+        expected = []
+        for row in word_mask.tolist():
+            n = row.count(True)
+            expected.append([*range(len(row)), *[n for _ in range(regions)], n + 1])
+        return result.tolist() == expected
+    def shape(result, word_mask, regions): return tuple(result.shape) == (len(word_mask), word_mask.shape[1] + regions + 1)
+    def whole(result, *arguments): return result.dtype == torch.int64
+    def case(lengths, longest, regions): return lambda: (torch.tensor([[place < length for place in range(longest)] for length in lengths]), regions)
+    def words(result, word_mask, regions): return result[:, :word_mask.shape[1]].tolist() == [list(range(word_mask.shape[1])) for _ in word_mask]
+    def shared(result, word_mask, regions):
+        t = word_mask.shape[1]
+        return all(len(set(row)) == 1 for row in result[:, t:t + regions].tolist())
+    return run_cases(answer, [
+        ('One caption of 3 pieces and 2 regions: 3 + 2 + 1 positions, the last for [END].', case([3], 3, 2), shape),
+        ('Positions are whole numbers, dtype int64.', case([3], 3, 2), whole),
+        ('The pieces count 0, 1, 2.', case([3], 3, 2), words),
+        ('All regions share one position: they have no order.', case([3], 3, 2), shared),
+        ('A caption of 3 pieces: its regions have position 3, and [END] the next one, 4.', case([3], 3, 2), by_hand),
+        ('A caption of 2 pieces, padded to 4: its regions have position 2, its own length, and not the padded one.', case([2], 4, 3), by_hand),
+        ('Two captions of different lengths: each has a length of its own.', case([4, 2], 4, 3), by_hand),
+        ('Another batch, with a single region.', case([5, 1, 3], 6, 1), by_hand),
+    ], 'each sample counts its own pieces')
+
+# %% ../nbs/90_checks_backbones.ipynb #0749fc85
+def check_looks_of_words(
+    answer: Callable, # (looks (b, r, d), points_at (b, t)) -> (b, t, d)
+) -> Verdict:
+    "Lesson 15, exercise 2: the look of each word piece."
+    def shape(result, looks, points_at): return tuple(result.shape) == (*points_at.shape, looks.shape[-1])
+    def by_hand(result, looks, points_at):
+        if not shape(result, looks, points_at): return False
+        expected = [[looks[sample, 0 if region < 0 else region].tolist() for region in row] for sample, row in enumerate(points_at.tolist())]
+        return result.tolist() == expected
+    def case(points_at, regions, width=2):
+        return lambda: (torch.arange(float(len(points_at)*regions*width)).reshape(len(points_at), regions, width), torch.tensor(points_at))
+    return run_cases(answer, [
+        ('One caption of 3 pieces, looks of width 2: the shape is (1, 3, 2).', case([[1, 1, 1]], 3), shape),
+        ('A piece that points at region 1 gets the look of region 1: the whole picture is number 0, so nothing is added.', case([[1]], 3), by_hand),
+        ('Three pieces point at regions 2, 0 and 1: each gets its own.', case([[2, 0, 1]], 3), by_hand),
+        ('A piece that points at none, -1, gets the look of the whole picture. To PyTorch -1 means the last region, and no error warns.', case([[-1, 1]], 3), by_hand),
+        ('Two samples: each piece looks into its own picture.', case([[1, 2], [2, 1]], 3), by_hand),
+        ('Several captions and a width of 5.', case([[-1, 3, 0, 1], [2, -1, -1, 3], [0, 0, 1, -1]], 4, 5), by_hand),
+    ], 'its own region where it points, the whole picture elsewhere')
+
+# %% ../nbs/90_checks_backbones.ipynb #eaa8376a
+def check_four_squares(
+    answer: Callable, # (maps (b, heads, s, s), word_mask (b, t), region_mask (b, r)) -> (b, 2, 2)
+) -> Verdict:
+    "Lesson 15, exercise 3: how much words and regions attend to one another."
+    def shape(result, maps, word_mask, region_mask): return tuple(result.shape) == (len(maps), 2, 2)
+    def by_sums(result, maps, word_mask, region_mask):
+        if not shape(result, maps, word_mask, region_mask): return False
+        heads, t = maps.shape[1], word_mask.shape[1]
+        for sample in range(len(maps)):
+            members = [[i for i, real in enumerate(word_mask[sample].tolist()) if real], [t + i for i, real in enumerate(region_mask[sample].tolist()) if real]]
+            for ask, askers in enumerate(members):
+                for give, given in enumerate(members):
+                    expected = fsum(maps[sample, head, row, column].item() for head in range(heads) for row in askers for column in given)/heads/len(askers)
+                    if not abs(result[sample, ask, give].item() - expected) < 1e-4: return False
+        return True
+    def masks(lengths, longest): return torch.tensor([[place < length for place in range(longest)] for length in lengths])
+    def simple(rows, words, regions): return lambda: (torch.tensor([[rows]]), masks([words], words), masks([regions], regions))
+    def case(words, longest, regions, most, heads, padding=-30.):
+        def make():
+            word_mask, region_mask = masks(words, longest), masks(regions, most)
+            real = torch.cat([word_mask, region_mask, torch.ones(len(words), 1, dtype=torch.bool)], 1)
+            scores = 2*torch.randn(len(words), heads, real.shape[1], real.shape[1], generator=torch.Generator().manual_seed(len(words) + heads))
+            return (scores + padding*~real[:, None, None]).softmax(-1), word_mask, region_mask
+        return make
+    own = [[1., 0, 0], [0, 1, 0], [0, 0, 1]]
+    away = [[0., 1, 0], [0, 1, 0], [0, 0, 1]]
+    ends = [[.25, .25, .5], [.25, .25, .5], [0, 0, 1.]]
+    return run_cases(answer, [
+        ('One sample: the shape is (1, 2, 2).', simple(own, 1, 1), shape),
+        ('A word and a region that each look at themselves alone: the identity.', simple(own, 1, 1), by_sums),
+        ('A word that gives all to the region, a region that keeps to itself: the first row of the result is the word that asks. Is it transposed?', simple(away, 1, 1), by_sums),
+        ('[END] gets half of every row and is neither word nor region: the rows sum to 1/2, and are not scaled up to 1.', simple(ends, 1, 1), by_sums),
+        ('Two words, one region, equal weights of 1/4: words give 1/2 to words. Add up what is attended to; the mean is over those who ask.', simple([[.25]*4]*4, 2, 1), by_sums),
+        ('Two heads: the mean over them.', case([2], 2, [2], 2, 2), by_sums),
+        ('A padded caption: rows of padding do not ask, so they do not count in the mean.', case([1], 3, [2], 2, 1), by_sums),
+        ('A picture with padding: its rows do not ask either.', case([2], 2, [1], 4, 1), by_sums),
+        ('Padding with weights of its own: its columns are neither words nor regions.', case([2], 3, [2], 3, 2, padding=0.), by_sums),
+        ('Several samples of several sizes.', case([3, 5, 1], 5, [4, 2, 3], 4, 4), by_sums),
+    ], 'who attends to whom, sample by sample')

@@ -19,14 +19,14 @@ from .alignment import sample_pairs
 from .core import load_json, sha256, torch_rng
 from .datasets import fraction_of
 from .grounding import GroundingHead
-from .objectives import LossWeights, mask_regions, mask_words, pretraining_losses
+from .objectives import LossWeights, mask_regions, mask_words, pretraining_losses, swap_captions
 from .phrases import Phrase, load_tokenizer, phrase_spans
 from .pseudolabels import GoldCaption, LabelledCaption, PseudoLabel, phrase_matches, read_labels, regions_of
 from .store import Store
 from .training import TrainConfig, config_from, load_finished, samples_of_step, train
 from .transformer import Batch
 from .vilbert import PretrainingHeads, ViLBERT, ViLBERTConfig
-from .vlbert import VLBERT, VLBERTConfig
+from .vlbert import VLBERT, VLBERTConfig, vlbert_heads
 
 # %% ../nbs/18_pretrain.ipynb #0f89f852
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class PretrainConfig:
     grounding: str = 'phrase' # level of the grounding loss: 'phrase', 'token' or 'none'
     form: str = 'product' # of the grounding layer: 'product' or 'inner'
     grounding_weight: float = 20. # lambda of the grounding loss
-    alignment_weight: float = 1. # lambda of the sentence-image alignment
+    alignment_weight: float = 1. # lambda of the sentence-image alignment; 0 for VL-BERT as it was published, without its relationship loss
     preset: str = 'paper' # which pseudo labels are believed
     threshold: float = .5 # IoU above which a region matches the teacher's box
     cap: int | None = None # most pairs of each sort that are drawn from one caption
@@ -76,8 +76,9 @@ class PretrainingModel(nn.Module):
         spread = self.shape.spread
         # each part draws from a generator of its own: both arms begin with the same backbone
         self.backbone = backbone(self.shape, generator=torch_rng('backbone', config.seed))
-        norm = config.backbone == 'vilbert' # VL-BERT has none before the region classes
-        self.heads = PretrainingHeads(self.backbone, region_classes, region_norm=norm, spread=spread, generator=torch_rng('heads', config.seed))
+        generator = torch_rng('heads', config.seed)
+        self.heads = (vlbert_heads(self.backbone, generator) if config.backbone == 'vlbert' else
+                      PretrainingHeads(self.backbone, region_classes, spread=spread, generator=generator))
         widths = self.backbone.word_width, self.backbone.region_width, self.backbone.pooled_width
         self.grounding = None if config.grounding == 'none' else GroundingHead(*widths,
             level=config.grounding, form=config.form, spread=spread, generator=torch_rng('grounding', config.seed))
@@ -161,9 +162,8 @@ class CaptionData:
     ) -> Batch: # masked, some with a wrong caption, with pairs
         "The batch that belongs to a step: always the same."
         rows, generator = samples_of_step(step, size, len(self), seed), torch_rng('batch', seed, step)
-        true = torch.rand(size, generator=generator) < .5
-        other = torch.randint(len(self), (size,), generator=generator)
-        batch = self.plain(rows, torch.where(true, torch.tensor(rows), other))
+        whose, true = swap_captions(rows, len(self), generator)
+        batch = self.plain(rows, whose)
         *special, mask = (self.tokenizer.token_to_id(piece) for piece in ('[PAD]', '[CLS]', '[SEP]', '[MASK]'))
         ids, word_labels = mask_words(batch.input_ids, batch.word_mask, tuple(special), mask, self.tokenizer.get_vocab_size(), generator)
         features, region_labels = mask_regions(batch.features, batch.region_mask, generator=generator)
