@@ -19,6 +19,7 @@ def test_check_real_pieces():
         (lambda lengths: real_pieces(lengths).float(), 'bool'),
         (lambda lengths: ~real_pieces(lengths), 'real is True'),
         (lambda lengths: real_pieces(lengths).flip(1), 'start of its row'),
+        (lambda lengths: places(lengths)[0] <= places(lengths)[1], 'Off by one'),
         (lambda lengths: places(lengths)[0] < places(lengths)[1] + (places(lengths)[1] == 2), 'Off by one'),
         (lambda lengths: places(lengths)[0] < places(lengths)[1].clamp(min=1), 'without a piece'),
     ])
@@ -67,8 +68,8 @@ def test_check_join_halves():
         (lambda a, log_a, b, log_b: a + b, 'the mean of the two'),
         (lambda a, log_a, b, log_b: (a + b)/2, '3/4'),
         (lambda a, log_a, b, log_b: (log_a.exp()[:, None]*a + log_b.exp()[:, None]*b)/2, '3/4'),
-        (lambda a, log_a, b, log_b: join_halves(a, log_b, b, log_a), '3/4'),
-        (lambda a, log_a, b, log_b: join_halves(a, torch.maximum(log_a, log_b), b, torch.minimum(log_a, log_b)), 'exchanged'),
+        (lambda a, log_a, b, log_b: join_halves(a, log_b, b, log_a), 'a and b exchanged'),
+        (lambda a, log_a, b, log_b: join_halves(a, torch.maximum(log_a, log_b), b, torch.minimum(log_a, log_b)), 'share of the second'),
         (lambda a, log_a, b, log_b: join_halves(a, log_a.mean().expand(len(a)), b, log_b.mean().expand(len(a))), 'share of its own'),
         (without_axis, 'second axis'),
         (overflowing, 'is infinite'),

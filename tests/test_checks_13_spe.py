@@ -18,7 +18,8 @@ def test_check_wave_at():
         (lambda *arguments: wave_at(*arguments, turn=math.pi), '90 degrees'),
         (lambda *arguments: wave_at(*arguments, turn=360), '90 degrees'),
         (lambda position, wave, waves, temperature: wave_at(position, -wave, waves, temperature), 'do not multiply'),
-        (lambda position, wave, waves, temperature: wave_at(position, wave, 2, temperature), 'wave / waves'),
+        (lambda position, wave, waves, temperature: wave_at(position, 2*wave, waves, temperature), 'DETR'),
+        (lambda position, wave, waves, temperature: wave_at(position, wave, 2, temperature), 'the exponent is wave / waves'),
         (lambda position, wave, waves, temperature: wave_at(position, wave, waves, 16), 'temperature'),
         (lambda position, wave, waves, temperature: wave_at(position, min(wave, 64), waves, temperature), 'slow'),
         (lambda position, wave, waves, temperature: wave_at(position % 1, wave, waves, temperature), 'right edge'),
@@ -59,10 +60,16 @@ def crossed(codes, temperature):
     return (torch.atan2(pairs[..., 1], pairs[..., 0])*temperature**((waves - 1)/waves)/(2*math.pi)).flip(1)
 
 
+def by_sine(codes, temperature):
+    waves = codes.shape[1]//4
+    return (codes.reshape(len(codes), 2, waves, 2)[:, :, -1, 0].asin()*temperature**((waves - 1)/waves)/(2*math.pi)).flip(1)
+
+
 def test_check_centre_of():
     assert_check(checks.check_centre_of, centre_of, [
         (lambda codes, temperature: centre_of(codes, temperature)[0], 'row for each code'),
         (crossed, 'sine first'),
+        (by_sine, 'the sine alone'),
         (lambda codes, temperature: centre_of(codes, temperature)*2*math.pi, '2 pi'),
         (lambda codes, temperature: centre_of(codes, temperature).flip(1), 'exchanged'),
         (lambda codes, temperature: centre_of(codes, temperature, wave=0), 'ambiguous'),

@@ -14,6 +14,7 @@ def test_check_exchanges_before():
         (lambda order: [number + 1 for number in exchanges_before(order)], 'the answer is a list of one number, 0'),
         (lambda order: [sum(kind == 'joint' for kind, _ in order[:place]) for place in range(len(order))], 'one number for each *word* layer'),
         (lambda order: sum(kind == 'joint' for kind, _ in order), 'check its type'),
+        (lambda order: [number + .4 for number in exchanges_before(order)], 'the answer is a list of one number, 0'),
         (lambda order: [0]*len(exchanges_before(order)), 'the third once'),
         (lambda order: [sum(kind == 'joint' for kind, _ in order[:place + 2]) for place, (kind, _) in enumerate(order) if kind == 'word'], 'have met nobody'),
         (lambda order: [sum(kind == 'joint' for kind, _ in order)*(i > 1 or len(order) == 2) for i in range(len(exchanges_before(order)))], 'what runs after'),
@@ -44,11 +45,12 @@ def test_check_words_ask():
         (where_it_fits(key='value1'), 'is it query2'),
         (with_(root=1), 'root of 4'),
         (with_(bias=0), 'biases'),
-        (lambda tensors, words, regions, heads: words_ask(tensors, words, regions, heads, root=len(tensors['query2.bias'])), 'a softmax of its own'),
+        (lambda tensors, words, regions, heads: words_ask(tensors, words, regions, heads, root=len(tensors['query2.bias'])), "the root is that of one head's size"),
         (lambda tensors, words, regions, heads: words_ask(tensors, words, regions, 1).expand(heads, -1, -1), 'a softmax of its own'),
         (with_(cut=lambda x, heads: torch.stack([x[:, head::heads] for head in range(heads)])), 'not every other number'),
         (with_(cut=lambda x, heads: x.reshape(heads, len(x), -1)), 'a block of the width'),
     ])
+    assert checks.check_words_ask(lambda *arguments: words_ask(*arguments).double()) # right in any precision
 
 
 def step_of(kind, maps, t, r):

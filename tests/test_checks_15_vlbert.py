@@ -30,6 +30,11 @@ def looks(looks, points_at, none=0, shift=0):
     return torch.stack([torch.stack([look[none if region < 0 else region + shift] for region in row.tolist()]) for look, row in zip(looks, points_at)])
 
 
+def overwriting(given, points_at):
+    points_at[points_at < 0] = 0
+    return looks(given, points_at)
+
+
 def test_check_looks_of_words():
     assert_check(checks.check_looks_of_words, looks, [
         (lambda given, points_at: looks(given, points_at)[0], 'the shape is'),
@@ -38,6 +43,7 @@ def test_check_looks_of_words():
         (lambda given, points_at: looks(given, points_at.sort(1).values), 'each gets its own'),
         (lambda given, points_at: looks(given, points_at, none=-1), 'the last region'),
         (lambda given, points_at: looks(given[:1].expand_as(given), points_at), 'its own picture'),
+        (overwriting, 'belongs to the caller'),
         (lambda given, points_at: looks(given, points_at)*(points_at >= 0)[..., None], 'the whole picture'),
         (lambda given, points_at: looks(given, points_at)[..., :2].repeat(1, 1, 3)[..., :given.shape[-1]], 'width of 5'),
     ])

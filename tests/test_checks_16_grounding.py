@@ -17,6 +17,7 @@ def test_check_is_additive():
         (lambda table: len(set(table.argmax(1).tolist())) == 1, 'which is best'),
         (lambda table: is_additive(table[:2]), 'all rows compared'),
         (lambda table: bool((table - table[0] == (table - table[0])[:, :1]).all()), 'tolerance'),
+        (lambda table: torch.allclose(table - table[:1], (table - table[:1])[:, :1].expand_as(table), atol=.9), 'too wide'),
         (lambda table: len(table) > 1 and is_additive(table), 'single phrase'),
         (lambda table: is_additive(table) and bool((table[-1] >= table[0]).all()), 'may be negative'),
     ])

@@ -17,6 +17,7 @@ def test_check_one_score():
         (lambda weight, bias: (weight.diff(dim=0).neg(), bias[:1] - bias[1:]), 'a weight of shape (d,)'),
         (lambda weight, bias: ((weight[0] - weight[1])/2, (bias[0] - bias[1])/2), 'first alone'),
         (lambda weight, bias: (weight[0] - weight[1], bias), 'one number'),
+        (lambda weight, bias: (weight[0] - weight[1], bias[:1] - bias[1:]), 'of shape ()'),
     ])
 
 
@@ -58,14 +59,24 @@ def mean_by_picture(losses, samples, aligned, weigh=True, present=True, zero=Tru
     return (sums/counts.clamp(min=1)).sum()/(torch.as_tensor(pictures).clamp(min=1) if zero else pictures)
 
 
+def by_neighbours(losses, samples, aligned):
+    pictures, counts = samples.unique_consecutive(return_counts=True)
+    means = [part.mean() for picture, part in zip(pictures, losses.split(counts.tolist())) if aligned[picture]]
+    return torch.stack(means).mean() if means else losses.sum()*0
+
+
 def test_check_mean_by_picture():
     assert_check(checks.check_mean_by_picture, mean_by_picture, [
         (lambda losses, samples, aligned: losses[aligned[samples]].sum(), 'not their sum'),
         (lambda losses, samples, aligned: losses[aligned[samples]].mean(), 'each picture weighs one half'),
         (lambda losses, samples, aligned: mean_by_picture(losses, samples.sort().values, aligned), 'in any order'),
+        (by_neighbours, 'in any order'),
         (lambda *a: mean_by_picture(*a, weigh=False), 'was swapped'),
         (lambda *a: mean_by_picture(*a, present=False), 'left out of the mean'),
         (lambda *a: mean_by_picture(*a, zero=False), 'not NaN'),
         (lambda losses, samples, aligned: mean_by_picture(losses, samples, aligned) if len(losses) else torch.tensor(float('nan')), 'No pair at all'),
         (lambda losses, samples, aligned: mean_by_picture(losses, samples, aligned) if aligned[samples].any() else torch.tensor(0.), 'bare 0'),
+        (lambda *a: torch.tensor(mean_by_picture(*a).item()), 'no new tensor'),
+        (lambda *a: mean_by_picture(*a).item(), 'carry gradients'),
+        (lambda losses, samples, aligned: mean_by_picture(losses.detach(), samples, aligned) + losses.sum()*0, 'carry gradients'),
     ])

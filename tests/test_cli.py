@@ -87,7 +87,7 @@ MISTAKES = [
     (('vlground_label', '--images', '{world}/images', '--captions', '{world}/captions.tsv', '--batch_size', '0'), 'batch_size: expected at least 1 picture a call, got 0'),
     (('vlground_label', '--images', '{world}/images', '--captions', '{empty}'), 'empty.tsv: no captions'),
     (('vlground_check', 'nowhere'), 'nowhere: no such folder'),
-    (('vlground_bench', 'speed'), "no benchmark 'speed'; there are store, label"),
+    (('vlground_bench', 'speed'), "no benchmark 'speed'; there are store, label, model"),
     (('vlground_label', '--images', '{world}/images', '--captions', 'no.tsv', '--regions', '{regions}'), 'no.tsv: no such captions file'),
     (('vlground_label', '--images', '{world}/images', '--captions', '{world}/captions.tsv', '--regions', '{labels}'), 'store of labels, expected regions'),
     (('vlground_label', '--images', '{world}/images', '--captions', '{world}/captions.tsv', '--regions', '{regions}', '--gold', 'no.jsonl'), 'no.jsonl: no such file'),

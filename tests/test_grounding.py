@@ -35,7 +35,7 @@ def make_batch(level='phrase', spans=SPANS):
     rows = spans if level == 'phrase' else token_rows(spans)
     pair_rows = torch.arange(len(rows)).repeat_interleave(2)
     regions = torch.arange(len(pair_rows)) % 3 + 1
-    return Batch(*[torch.zeros(2, 1)]*6, spans=spans, pair_samples=rows[pair_rows, 0], pair_rows=pair_rows, pair_regions=regions, pair_labels=(regions == 1).float())
+    return Batch(*[torch.zeros(2, 1)]*5, torch.ones(2, 4, dtype=torch.bool), spans=spans, pair_samples=rows[pair_rows, 0], pair_rows=pair_rows, pair_regions=regions, pair_labels=(regions == 1).float())
 
 
 # the LSTM
@@ -97,6 +97,8 @@ def test_phrases_of_one_piece_and_no_phrase():
     scores = head(encoded, none)
     scores.sum().backward()
     assert scores.shape == (0,) and all((p.grad == 0).all() for p in head.parameters())
+    with pytest.raises(ValueError, match='at least one phrase'): head.language(encoded.words, SPANS[:0])
+    with pytest.raises(ValueError, match='at least one phrase'): head(encoded, replace(make_batch(), spans=SPANS[:0]))
 
 
 def test_the_lstm_stays_in_float32_under_autocast():
@@ -214,6 +216,18 @@ def test_pairs_outside_are_named(level):
         with pytest.raises(ValueError, match=words): head(encoded, with_third(name, value))
 
 
+@pytest.mark.parametrize('name', ['pair_samples', 'pair_rows', 'pair_regions'])
+def test_pairs_whose_parts_do_not_go_together_are_refused(name):
+    batch = make_batch()
+    for count in (0, 1, 7):
+        with pytest.raises(ValueError, match=f"'{name}': {count}"): make_head()(make_encoded(), replace(batch, **{name: getattr(batch, name)[:count]}))
+
+
+@pytest.mark.parametrize('name', ['spans', 'pair_samples', 'pair_rows', 'pair_regions'])
+def test_a_batch_without_pairs_is_refused(name):
+    with pytest.raises(ValueError, match=f'needs {name} in the batch'): make_head()(make_encoded(), replace(make_batch(), **{name: None}))
+
+
 def test_pairs_of_the_other_level_are_noticed():
     encoded = make_encoded()
     with pytest.raises(ValueError, match='the other level'): make_head(level='phrase')(encoded, make_batch('token'))
@@ -262,6 +276,9 @@ def test_heat_map_does_not_depend_on_the_order_of_regions_and_stays_inside():
 def test_heat_map_faults():
     for values, locations in ((torch.rand(4), LOCATIONS), (torch.rand(1, 5), LOCATIONS), (torch.rand(5), LOCATIONS[:, :3]), (torch.rand(5), LOCATIONS[None])):
         with pytest.raises(ValueError, match='of one picture'): heat_map(values, locations, (8, 8))
+    pixels = LOCATIONS*torch.tensor([60, 40, 60, 40, 1])
+    for ask in (lambda: heat_map(torch.rand(5), pixels, (60, 40)), lambda: show_heat_maps(np.zeros((40, 60, 3), np.uint8), pixels, torch.rand(5), torch.rand(5), 'x')):
+        with pytest.raises(ValueError, match='expected shares of the picture'): ask()
 
 
 def tiny_batch(t=9, r=5):
@@ -285,6 +302,7 @@ def test_phrase_attention_of_both_backbones(name):
     for head in (-1, maps.shape[1]):
         with pytest.raises(ValueError, match='head must be 0 to'): phrase_attention(maps, SPANS, head)
     assert phrase_attention(maps, SPANS[:0]).shape == (0, maps.shape[-1])
+    with pytest.raises(ValueError, match=r'expected \(b, heads, t, k\)'): phrase_attention(maps[0], SPANS)
 
 
 def test_show_heat_maps():
@@ -301,3 +319,5 @@ def test_show_heat_maps():
     assert grounding.patches[0].get_bbox().extents.tolist() == [45, 30, 60, 40] # region 3
     assert grounding.images[1].get_clim() == (0, 1) and np.nanmax(grounding.images[1].get_array()) == pytest.approx(1/(1 + np.exp(-2)))
     with pytest.raises(ValueError, match='nothing to paint'): show_heat_maps(picture, LOCATIONS[[0, 4]], torch.ones(2), torch.ones(2), 'x')
+    for weights, scores in ((torch.rand(14), torch.rand(5)), (torch.rand(5), torch.rand(4)), (torch.rand(1, 5), torch.rand(1, 5))):
+        with pytest.raises(ValueError, match='expected 5 weights and scores.*columns first'): show_heat_maps(picture, LOCATIONS, weights, scores, 'x')

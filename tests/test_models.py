@@ -12,9 +12,9 @@ from torch import nn
 from vlground.grounding import GroundingHead, phrase_states, token_rows
 from vlground.objectives import LossWeights, mask_regions, mask_words, pretraining_losses
 from vlground.spe import spatial_encoding
-from vlground.transformer import Batch, Encoded, init_weights
+from vlground.transformer import Attention, Batch, Dropout, Encoded, attention_bias, attention_maps, init_weights
 from vlground.vilbert import PretrainingHeads, ViLBERT, ViLBERTConfig
-from vlground.vlbert import VLBERT, VLBERTConfig, vlbert_heads
+from vlground.vlbert import VLBERT, VLBERTConfig, geometry_encoding, vlbert_heads
 
 PAD, CLS, SEP, MASK, VOCABULARY, CLASSES, FEATURES = 0, 2, 3, 4, 120, 17, 32
 LOSSES = 'word', 'region', 'alignment', 'grounding'
@@ -416,6 +416,8 @@ def test_errors_say_what_to_do(name):
     with pytest.raises(ValueError, match='set feature_width'): model['backbone'](replace(batch, features=batch.features[..., :8]))
     long = padded(batch, 60, 0, 0.)
     with pytest.raises(ValueError, match='max_words'): model['backbone'](long)
+    if name == 'vilbert':
+        with pytest.raises(ValueError, match='locations have width 4, expected 5'): model['backbone'](replace(batch, locations=batch.locations[..., :4]))
     with pytest.raises(ValueError, match='heads'): ViLBERT(ViLBERTConfig.tiny(word_heads=5))
 
 
@@ -423,3 +425,94 @@ def test_dropout_is_off_in_evaluation_and_on_in_training():
     model, batch = ViLBERT(ViLBERTConfig.tiny(), torch.Generator().manual_seed(0)), make_batch()
     assert torch.equal(model.eval()(batch).words, model(batch).words)
     assert not torch.equal(model.train()(batch).words, model(batch).words)
+
+
+def test_a_batch_equals_itself_only_and_names_a_misplaced_dtype():
+    batch = make_batch()
+    assert batch == batch and batch != replace(batch) and len({batch, replace(batch)}) == 2
+    encoded = make_model('vilbert')['backbone'](batch)
+    assert encoded == encoded and encoded != replace(encoded)
+    with pytest.raises(TypeError, match='to\\(dtype=torch.bfloat16\\)'): batch.to(torch.bfloat16)
+
+
+@pytest.mark.parametrize('mask', [torch.tensor([[1, 0]]), torch.tensor([[1., 0.]]), torch.tensor([[1, 0]], dtype=torch.uint8)])
+def test_a_mask_of_numbers_is_refused(mask):
+    with pytest.raises(ValueError, match='mask.bool'): attention_bias(mask)
+    assert attention_bias(mask.bool()).tolist() == [[[[0., -10000.]]]]
+
+
+def test_attention_used_wrongly_says_so():
+    x = torch.rand(1, 3, 8)
+    with pytest.raises(ValueError, match='needs a context'): Attention(8, 2, context_width=6)(x)
+    with pytest.raises(ValueError, match='takes no context'): Attention(8, 2)(x, None, x)
+    for width, heads, inner in ((8, 0, None), (8, -2, None), (8, 3, None), (8, 2, 0), (0, 2, None)):
+        with pytest.raises(ValueError, match='heads'): Attention(width, heads, inner)
+
+
+class ByKeyword(nn.Module):
+    'Hands over bias and context by name, asks one module twice, and drops out'
+    def __init__(self):
+        super().__init__()
+        self.read, self.look = Attention(8, 2, dropout=.5), Attention(8, 2, context_width=6, dropout=.5)
+        self.calm = nn.Dropout(.5).eval()
+        init_weights(self, .5, torch.Generator().manual_seed(0))
+
+    def forward(self, words, regions, bias):
+        words = self.calm(self.read(self.read(words)))
+        return self.look(words, bias=bias, context=regions, return_maps=True)[0]
+
+
+def test_maps_of_attention_called_by_keyword_without_dropout():
+    g = torch.Generator().manual_seed(0)
+    model, words, regions = ByKeyword(), torch.randn(2, 5, 8, generator=g), torch.randn(2, 4, 6, generator=g)
+    bias = attention_bias(torch.tensor([[True]*4, [True, False, True, False]]))
+    maps = attention_maps(model, words, regions, bias)
+    assert model.training and model.look.training and not model.calm.training
+    assert list(maps) == ['read', 'look'] and torch.equal(maps['read'], model.read(words, return_maps=True)[1])
+    once = model.eval().read(words)
+    assert torch.allclose(maps['look'], model.look(model.read(once), bias, regions, True)[1], atol=1e-6)
+    assert (maps['look'][1, ..., [1, 3]] == 0).all()
+    with pytest.raises(ValueError, match='needs a context'): attention_maps(model.train(), words, None, bias)
+    assert model.training and model.read.training and not attention_maps(nn.Linear(8, 8), words)
+
+
+@given(st.floats(0, .99), st.lists(st.integers(0, 9), max_size=3), st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+def test_dropout_zeroes_and_scales(p, shape, dtype):
+    torch.manual_seed(0)
+    x = torch.ones(shape, dtype=dtype, requires_grad=True)
+    out = Dropout(p)(x)
+    assert out.shape == x.shape and out.dtype == dtype
+    kept = out != 0
+    assert torch.allclose(out[kept], torch.ones_like(out[kept]) / (1 - p), rtol=2e-2)
+    out.sum().backward()
+    assert torch.equal(x.grad, out.detach())
+    torch.manual_seed(0)
+    assert torch.equal(Dropout(p)(x), out) and torch.equal(Dropout(p).eval()(x), x)
+
+
+def test_dropout_loses_the_asked_share_and_each_number_by_itself():
+    torch.manual_seed(0)
+    for p in .05, .1, .5, .9:
+        lost = (Dropout(p)(torch.ones(2000, 500)) == 0).double()
+        assert abs(lost.mean() - p) < 2e-3 and abs(Dropout(p)(torch.ones(2000, 500)).mean() - 1) < 2e-2
+        # neighbours, and numbers drawn in one go, have nothing to do with each other
+        for step in 1, 2, 3, 4, 500: assert abs(torch.corrcoef(torch.stack([lost.flatten()[:-step], lost.flatten()[step:]]))[0, 1]) < 5e-3
+    for p in -.1, 1, 1.5:
+        with pytest.raises(ValueError, match='a share from 0 to below 1'): Dropout(p)
+
+
+@pytest.mark.parametrize('setting', [dict(geometry_width=0), dict(geometry_width=-8), dict(geometry_width=4), dict(geometry_width=12), dict(spe_coordinates=3)])
+def test_vlbert_settings_that_fit_nothing(setting):
+    with pytest.raises(ValueError, match=f'{next(iter(setting))} must be .*, not {next(iter(setting.values()))}'): VLBERTConfig.tiny(**setting)
+
+
+def test_codes_of_boxes_are_computed_in_single_precision():
+    locations = make_batch().locations
+    for dtype in (torch.bfloat16, torch.float16):
+        short = locations.to(dtype)
+        assert geometry_encoding(short, 2048).dtype == dtype and torch.equal(geometry_encoding(short, 2048), geometry_encoding(short.float(), 2048).to(dtype))
+    double = geometry_encoding(locations.double(), 2048)
+    assert double.dtype == torch.float64 and torch.allclose(double.float(), geometry_encoding(locations, 2048), atol=1e-4) and not torch.equal(double, geometry_encoding(locations, 2048).double())
+    assert torch.equal(geometry_encoding(torch.tensor([[[0, 0, 1, 1, 1]]]), 16), geometry_encoding(torch.tensor([[[0., 0, 1, 1, 1]]]), 16))
+    for width in (12, 4, 0, -8):
+        with pytest.raises(ValueError, match=f'positive multiple of 8 .*, not {width}'): geometry_encoding(locations, width)

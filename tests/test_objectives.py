@@ -128,6 +128,12 @@ def test_continuing_pieces_are_those_of_the_same_word(caption):
     assert table[encoding.ids].tolist() == [i > 0 and words[i] is not None and words[i] == words[i - 1] for i in range(len(words))]
 
 
+def test_special_ids_in_any_collection():
+    ids = torch.randint(0, 9, (5, 9), generator=generator())
+    first, *others = (mask_words(ids, ids != PAD, special, MASK, 30, generator(3), 1.) for special in ((CLS, SEP), {CLS, SEP}, [SEP, CLS]))
+    assert all(torch.equal(a, b) for other in others for a, b in zip(first, other))
+
+
 def test_errors_of_words():
     ids = torch.ones(2, 3, dtype=torch.int64)
     for wrong in (torch.zeros(2, 3), torch.zeros(2, 4, dtype=torch.bool), torch.zeros(3, dtype=torch.bool)):
@@ -146,7 +152,7 @@ def make_regions(seed, b, r):
     return torch.rand(b, r, 3, generator=g) + .1, torch.cat([corners, torch.rand(b, r, 1, generator=g)], -1), mask
 
 
-def regions_by_loop(features, locations, mask, dice, rate, zeroed, overlap):
+def regions_by_loop(features, locations, mask, dice, rate, zeroed, overlap, divide_by):
     "What `mask_regions` does, one region after the other, with the same dice."
     seen, chosen = torch.zeros_like(features), torch.zeros_like(mask)
     for i in range(len(features)):
@@ -159,17 +165,17 @@ def regions_by_loop(features, locations, mask, dice, rate, zeroed, overlap):
             chosen[i, k] = k in asked
             if k not in lost: seen[i, k] = features[i, k]
         count = len(regions)
-        if overlap == 'zero': count -= len(lost)
+        if overlap == 'zero' or divide_by == 'seen': count -= len(lost)
         if overlap == 'divisor': count = mask.shape[1] - 1 - sum(near(k, asked) for k in regions)
         seen[i, 0] = seen[i, 1:].sum(0) / max(count, 1)
     return seen, chosen
 
 
-@given(seeds, st.integers(1, 3), st.integers(1, 9), st.sampled_from([None, 'divisor', 'zero']), st.sampled_from([.15, .5, 1.]))
-def test_overlap_rules_as_a_loop_would_apply_them(seed, b, r, overlap, rate):
+@given(seeds, st.integers(1, 3), st.integers(1, 9), st.sampled_from([(None, 'all'), (None, 'seen'), ('divisor', 'all'), ('zero', 'all'), ('zero', 'seen')]), st.sampled_from([.15, .5, 1.]))
+def test_rules_of_overlap_and_divisor_as_a_loop_would_apply_them(seed, b, r, rules, rate):
     features, locations, mask = make_regions(seed, b, r)
-    seen, chosen = mask_regions(features, mask, generator(seed), rate, .7, locations, overlap)
-    expected = regions_by_loop(features, locations, mask, torch.rand(2, b, r, generator=generator(seed)), rate, .7, overlap)
+    seen, chosen = mask_regions(features, mask, generator(seed), rate, .7, locations, *rules)
+    expected = regions_by_loop(features, locations, mask, torch.rand(2, b, r, generator=generator(seed)), rate, .7, *rules)
     assert torch.equal(chosen, expected[1]) and torch.allclose(seen, expected[0], atol=1e-6)
 
 
@@ -209,6 +215,27 @@ def test_the_published_divisor_counts_padding():
     assert shown(4, 'divisor', 1.)[0] == 0 # never divided by 0
 
 
+def test_the_mean_of_what_is_seen():
+    # as VL-BERT: 3 regions and padding, the first hidden
+    features, mask = torch.tensor([[9.], [2.], [4.], [8.], [1.]]), torch.tensor([True] * 4 + [False])
+    seed = next(s for s in range(999) if mask_regions(features, mask, generator(s))[1].tolist() == [False, True, False, False, False])
+    for divide_by, expected in (('all', 4.), ('seen', 6.)):
+        assert mask_regions(features, mask, generator(seed), zeroed=1., divide_by=divide_by)[0].flatten().tolist() == [expected, 0, 4, 8, 0]
+        assert mask_regions(features, mask, generator(seed), zeroed=0., divide_by=divide_by)[0][0] == (2 + 4 + 8) / 3 # chosen, but kept
+    assert (mask_regions(features, mask, generator(), 1., 1., divide_by='seen')[0] == 0).all() # never divided by 0
+
+
+@pytest.mark.parametrize('value', [NAN, INF, -INF])
+def test_what_is_padding_or_hidden_may_be_anything(value):
+    features, mask = torch.ones(2, 5, 3), torch.tensor([[True, True, True, True, False]] * 2)
+    plain, broken = features * mask[..., None], features.masked_fill(~mask[..., None], value)
+    broken[:, 0] = value # the global region is computed anew
+    for seed in range(9):
+        (seen, chosen), (expected, same) = (mask_regions(x, mask, generator(seed), .5) for x in (broken, plain))
+        assert torch.equal(seen, expected) and torch.equal(chosen, same)
+    assert (mask_regions(torch.full((2, 5, 3), value), mask, generator(), 1., 1.)[0] == 0).all()
+
+
 def test_pictures_in_any_number():
     for shape in ((), (0,), (2, 3)):
         features, locations, mask = torch.ones(*shape, 4, 2), torch.rand(*shape, 4, 5).half(), torch.ones(*shape, 4, dtype=torch.bool)
@@ -220,6 +247,8 @@ def test_pictures_in_any_number():
 def test_errors_of_regions():
     features, mask = torch.ones(2, 3, 4), torch.ones(2, 3, dtype=torch.bool)
     with pytest.raises(ValueError, match="'both'"): mask_regions(features, mask, overlap='both')
+    with pytest.raises(ValueError, match="divide_by must be 'all' or 'seen', not 'hidden'"): mask_regions(features, mask, divide_by='hidden')
+    with pytest.raises(ValueError, match='divisor of its own'): mask_regions(features, mask, locations=torch.ones(2, 3, 5), overlap='divisor', divide_by='seen')
     for overlap in ('divisor', 'zero'):
         with pytest.raises(ValueError, match='give locations'): mask_regions(features, mask, overlap=overlap)
         with pytest.raises(ValueError, match=r'locations must have shape \(2, 3, 5\)'): mask_regions(features, mask, locations=torch.ones(2, 4, 5), overlap=overlap)
@@ -301,6 +330,14 @@ def test_errors_of_losses(model):
         with pytest.raises(ValueError, match="'drop'"): call()
     with pytest.raises(ValueError, match="'word'"): masked_pairs(batch, 'word')
     with pytest.raises(ValueError, match='needs aligned'): pretraining_losses(encoded, replace(batch, aligned=None), heads, weights=LossWeights(alignment=0), objective='aligned')
+    needed = dict(word=['word_labels'], region=['region_labels', 'region_targets'], alignment=['aligned'],
+        grounding=['spans', 'pair_samples', 'pair_rows', 'pair_regions', 'pair_labels'])
+    for name, fields in needed.items():
+        for field in fields:
+            with pytest.raises(ValueError, match=f'the {name} loss needs {field} in the batch'): pretraining_losses(encoded, replace(batch, **{field: None}), heads, head('phrase'))
+    for objective in ('always', 'aligned'):
+        with pytest.raises(ValueError, match=r'aligned must be bool, .* got torch.int64'):
+            pretraining_losses(encoded, replace(batch, aligned=batch.aligned.long()), heads, weights=LossWeights(alignment=0), objective=objective)
 
 
 # heads on masked positions alone

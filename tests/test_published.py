@@ -1,5 +1,7 @@
 "Published checkpoints: names, spellings, wrappers, what is missing or left over, and the way back, bit for bit."
+import io
 import pickle
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from vlground import vilbert, vlbert
 from vlground.core import load_json, save_json
@@ -18,7 +21,7 @@ from vlground.vlbert import VLBERT, VLBERTConfig, vlbert_heads
 
 GOLDEN = Path(__file__).parent / 'golden'
 TINY, TINY_VL = ViLBERTConfig.tiny(), VLBERTConfig.tiny()
-pytestmark = pytest.mark.filterwarnings('ignore:.*of its tensors')
+pytestmark = pytest.mark.filterwarnings('ignore:.*tensors. [0-9]')
 
 
 @cache
@@ -38,7 +41,7 @@ def old_spelling(state):
 
 
 def test_the_published_file_and_back():
-    with pytest.warns(match=r'8 \(.*q_dense1.*\) read by no forward pass'): published = vilbert.load_reference(GOLDEN / 'vilbert_tiny.safetensors', TINY)
+    with pytest.warns(match=r'8 \(.*q_dense1.*\) are read by no forward pass'): published = vilbert.load_reference(GOLDEN / 'vilbert_tiny.safetensors', TINY)
     assert not published.missing and published.tasks is None and not published.model.training
     assert set(published.aside) == {name for name in golden() if 'q_dense' in name}
     same(published.to_reference(), golden())
@@ -46,7 +49,7 @@ def test_the_published_file_and_back():
 
 def test_prefix_and_missing_heads():
     state = {f'module.{name}': tensor for name, tensor in golden().items() if 'imagePredictions' not in name and 'bi_seq' not in name}
-    with pytest.warns(match=r'8 \(cls.imagePredictions.*missing, so that the model keeps its initial values'): published = vilbert.load_reference(state, TINY)
+    with pytest.warns(match=r'8 \(cls.imagePredictions.*are missing, and the model keeps its initial values there'): published = vilbert.load_reference(state, TINY)
     assert len(published.missing) == 8 and all(name.startswith(('cls.imagePredictions', 'cls.bi_seq')) for name in published.missing)
     same(published.to_reference(), state)
 
@@ -122,8 +125,13 @@ WRONG = {
         lambda: golden() | {'bert.v_embeddings.image_embeddings.weight': torch.zeros(9, 32)},
     'has shape (144, 7), joint_layers.0.words.attention.key_value.weight': lambda: golden() | {
         f'bert.encoder.c_layer.0.biattention.{part}1.weight': torch.zeros(72, 7) for part in ('key', 'value')},
-    'biattention.key1.weight + bert.encoder.c_layer.0.biattention.value1.weight have 70, 74 rows': lambda: golden() | {
+    'biattention.key1.weight + bert.encoder.c_layer.0.biattention.value1.weight have the shapes (70, 64), (74, 64)': lambda: golden() | {
         f'bert.encoder.c_layer.0.biattention.{part}1.weight': torch.zeros(rows, 64) for part, rows in (('key', 70), ('value', 74))},
+    'cls.predictions.bias have the shapes (): expected one and the same, not empty': lambda: golden() | {'cls.predictions.bias': torch.zeros(())},
+    'has layers beyond this configuration: 16 (bert.encoder.layer.4': lambda: golden() | {
+        name.replace('layer.3', 'layer.4'): t for name, t in golden().items() if 'encoder.layer.3' in name},
+    'has layers beyond this configuration: 32 (bert.encoder.c_layer.2': lambda: golden() | {
+        name.replace('layer.1', 'layer.2'): t for name, t in golden().items() if 'c_layer.1' in name and 'q_dense' not in name},
     'expected tensors by name': lambda: {'state_dict': {}, 'epoch': 3}}
 
 
@@ -155,10 +163,61 @@ def test_files_that_are_no_checkpoint(tmp_path, capsys):
     torch.save({'a': Dangerous()}, tmp_path / 'dangerous.bin')
     with pytest.raises(ValueError, match='dangerous.bin: not tensors alone'): read_state(tmp_path / 'dangerous.bin')
     (tmp_path / 'text.bin').write_text('<html>404</html>')
-    with pytest.raises(ValueError, match='text.bin'): read_state(tmp_path / 'text.bin')
+    with pytest.raises(ValueError, match='text.bin: a web page and no checkpoint'): read_state(tmp_path / 'text.bin')
     (tmp_path / 'pickle.bin').write_bytes(pickle.dumps([1, 2], protocol=2))
     with pytest.raises(ValueError, match='pickle.bin'): read_state(tmp_path / 'pickle.bin')
     assert 'has run' not in capsys.readouterr().out
+
+
+@given(st.data())
+def test_damaged_checkpoints_are_refused_or_read(data):
+    buffer = io.BytesIO()
+    legacy, ending = data.draw(st.booleans()), data.draw(st.integers(1, 600))
+    torch.save({'a': torch.arange(40.), 'b': torch.ones(3)}, buffer, _use_new_zipfile_serialization=not legacy)
+    broken = bytearray(buffer.getvalue())
+    if data.draw(st.booleans()): broken = broken[:ending]
+    for place in data.draw(st.lists(st.integers(0, len(broken) - 1), max_size=4)): broken[place] ^= data.draw(st.integers(1, 255))
+    with tempfile.TemporaryDirectory() as folder:
+        (path := Path(folder) / 'broken.bin').write_bytes(broken)
+        try: assert all(isinstance(tensor, torch.Tensor) for tensor in read_state(path).values())
+        except ValueError as error: assert 'broken.bin' in str(error)
+
+
+def test_containers_and_wrappers(tmp_path):
+    state = {'a': torch.rand(3), 'b': torch.rand(2)}
+    save_file(state, tmp_path / 'wrong.bin')
+    torch.save({'model': {'state_dict': state}, 'epoch': 3}, tmp_path / 'deep.SAFETENSORS')
+    for name in 'wrong.bin', 'deep.SAFETENSORS': same(read_state(tmp_path / name), state)
+    compiled = {f'module._orig_mod.{name}': t for name, t in golden().items()}
+    same(vilbert.load_reference(compiled, TINY).to_reference(), compiled)
+
+
+def test_what_is_kept_aside_is_a_copy_that_can_be_written(tmp_path):
+    shared, turned = torch.rand(4, 3), torch.rand(5, 2).T
+    state = golden() | {'extra.a': shared, 'extra.b': shared, 'extra.turned': turned, 'vil_other.weight': nn.Parameter(torch.rand(2))}
+    published = vilbert.load_reference(state, TINY)
+    save_file(published.to_reference(), tmp_path / 'again.safetensors')
+    again = load_file(tmp_path / 'again.safetensors')
+    assert again.keys() == state.keys() and all(torch.equal(again[name], state[name]) for name in state)
+    published.to_reference()['extra.a'].add_(1)
+    assert torch.equal(published.to_reference()['extra.a'], shared) and not published.to_reference()['vil_other.weight'].requires_grad
+
+
+def test_doubles_are_rounded_and_said_so():
+    state = {name: t.double() for name, t in golden().items()}
+    same(vilbert.load_reference(state, TINY).to_reference(), state)
+    state['bert.t_pooler.dense.bias'] = state['bert.t_pooler.dense.bias'] / 3
+    with pytest.warns(match=r'1 \(bert.t_pooler.dense.bias\) are doubles and rounded to float32'): vilbert.load_reference(state, TINY)
+
+
+def test_a_table_that_only_its_own_code_reads():
+    with pytest.warns(match=r'1 \(bert.embeddings.task_embeddings.weight\) are kept aside although its own code reads them, so that scores will differ'):
+        vilbert.load_reference(golden() | {'bert.embeddings.task_embeddings.weight': torch.rand(20, 48)}, TINY)
+
+
+def test_a_diverged_run_can_be_read():
+    nan = torch.full((120, 48), torch.nan)
+    vilbert.load_reference(golden() | {'cls.predictions.decoder.weight': nan, 'bert.embeddings.word_embeddings.weight': nan}, TINY)
 
 
 @given(st.sampled_from(sorted(load_file(GOLDEN / 'vilbert_tiny.safetensors'))), st.integers(0, 3))
@@ -211,6 +270,25 @@ def test_configuration_of_the_published_code(tmp_path):
         save_json(theirs | change, tmp_path / 'c.json')
         with pytest.raises(ValueError, match=f'c.json: {message}'): ViLBERTConfig.from_reference(tmp_path / 'c.json')
     with pytest.raises(ValueError, match='lacks vocab_size'): ViLBERTConfig.from_reference({n: v for n, v in theirs.items() if n != 'vocab_size'})
+    # read only where the model is another
+    assert ViLBERTConfig.from_reference(theirs | {'num_negative': 128}) == ours
+
+
+def test_joints_as_a_list():
+    listed = ViLBERTConfig.tiny(word_joints=[2, 3], region_joints=[0, 1])
+    assert listed == ViLBERTConfig.tiny() and hash(listed) == hash(ViLBERTConfig.tiny()) and listed.word_joints == (2, 3)
+
+
+@pytest.mark.parametrize('settings, message', [
+    (dict(word_joints=(3, 2)), r'word_joints must be whole numbers of word layers done, each from 0 to 4 and none smaller than the one before, not \(3, 2\)'),
+    (dict(region_joints=(0, 3)), 'region_joints must be .* each from 0 to 2'),
+    (dict(word_joints=(2.0, 3)), 'word_joints must be whole numbers'),
+    (dict(spe_coordinates=3), 'spe_coordinates must be 2 .* or 4 .*, not 3'),
+    (dict(spe=True, region_width=66), 'region_width must be a multiple of 4, not 66'),
+    (dict(spe=True, spe_coordinates=4, region_width=68), 'region_width must be a multiple of 8, not 68')])
+def test_sizes_that_cannot_be_are_refused_at_once(settings, message):
+    with pytest.raises(ValueError, match=message): ViLBERTConfig.tiny(**settings)
+    assert ViLBERTConfig.tiny(region_width=68, spe=True) and ViLBERTConfig.tiny(region_width=66) # fits, and not asked
 
 
 # text from a BERT
@@ -227,6 +305,12 @@ def berts(tmp_path_factory):
     transformers.BertForMaskedLM(transformers.BertConfig(num_hidden_layers=4, **sizes | dict(vocab_size=99))).save_pretrained(folder / 'words')
     transformers.BertForMaskedLM(transformers.BertConfig(num_hidden_layers=4, hidden_act='relu', **sizes)).save_pretrained(folder / 'relu')
     transformers.BertForMaskedLM(transformers.BertConfig(num_hidden_layers=4, **sizes | dict(num_attention_heads=8))).save_pretrained(folder / 'heads')
+    transformers.BertForMaskedLM(transformers.BertConfig(num_hidden_layers=4, **sizes | dict(hidden_size=64))).save_pretrained(folder / 'wide')
+    untied = transformers.BertForMaskedLM(transformers.BertConfig(num_hidden_layers=4, tie_word_embeddings=False, **sizes))
+    untied.save_pretrained(folder / 'untied')
+    (folder / 'broken').mkdir()
+    (folder / 'broken' / 'config.json').write_text('{"model_type": "bert"')
+    (folder / 'empty').mkdir()
     transformers.RobertaForMaskedLM(transformers.RobertaConfig(num_hidden_layers=4, **sizes)).save_pretrained(folder / 'roberta')
     return folder
 
@@ -267,8 +351,9 @@ def test_berts_that_do_not_fit(berts):
     heads = PretrainingHeads(model, 17)
     bias = heads.word_bias.clone()
     for name, message in (('two', 'it has fewer layers than this model'), ('six', 'has 6 layers, more than this model'), ('words', r'has shape \(99, 48\), text.words.weight'),
-            ('relu', "relu: its hidden_act is 'relu', that of this model 'gelu'"), ('heads', 'heads: its num_attention_heads is 8, that of this model 4'), ('roberta', 'is a roberta, not a BERT')):
-        with pytest.raises(ValueError, match=message): vilbert.load_text(model, str(berts / name))
+            ('relu', "relu: its hidden_act is 'relu', that of this model 'gelu'"), ('heads', 'heads: its num_attention_heads is 8, that of this model 4'), ('roberta', 'is a roberta, not a BERT'),
+            ('wide', 'pass the configuration of that checkpoint'), ('untied', 'its word head has a table of its own'), ('broken', 'broken holds no whole BERT'), ('empty', 'empty holds no whole BERT')):
+        with pytest.raises(ValueError, match=message): vilbert.load_text(model, str(berts / name), heads)
     with pytest.warns(match='no word head'): vilbert.load_text(model, str(berts / 'body'), heads)
     assert torch.equal(heads.word_bias, bias)
 

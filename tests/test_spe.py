@@ -90,6 +90,19 @@ def test_half_precision_and_whole_numbers(coordinates):
 
 
 @pytest.mark.parametrize('options, words', [(dict(width=10), 'multiple of 4'), (dict(width=12, coordinates=4), 'multiple of 8'),
-                                            (dict(coordinates=3), 'expected 2 .* or 4'), (dict(coordinates=0), 'expected 2 .* or 4')])
+                                            (dict(coordinates=3), 'expected 2 .* or 4'), (dict(coordinates=0), 'expected 2 .* or 4'),
+                                            (dict(width=0), 'width 0'), (dict(width=-4), 'width -4'),
+                                            (dict(temperature=0), 'temperature'), (dict(temperature=-1.), 'temperature'), (dict(temperature=float('nan')), 'temperature')])
 def test_errors_say_what_is_allowed(options, words):
     with pytest.raises(ValueError, match=words): encode([[0., 0., 1., 1.]], **options)
+
+
+@both
+@pytest.mark.parametrize('dtype, close', [(torch.float16, 3e-4), (torch.bfloat16, 2e-3)])
+def test_half_precision_rounds_the_result_only(coordinates, dtype, close):
+    # eighths and their means are exact in every type
+    boxes = torch.tensor([[[a/8, b/8, (a + 2)/8, (b + 1)/8, 1/32] for a in range(7) for b in range(8)]])
+    mask = torch.ones(boxes.shape[:2], dtype=torch.bool)
+    code, exact = (spatial_encoding(each, 1024, mask, coordinates=coordinates) for each in (boxes.to(dtype), boxes.double()))
+    assert code.dtype == dtype and (code.double() - exact).abs().max() < close
+    assert torch.equal(spatial_encoding(boxes.round().long(), 16, mask), spatial_encoding(boxes.round(), 16, mask))

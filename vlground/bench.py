@@ -14,6 +14,7 @@ from statistics import median
 import torch
 
 from .albums import read_picture
+from .bench_models import bench_model
 from .datasets import read_captions
 from .phrases import chunk_tags, noun_phrases
 from .scaleout import LabelJob, cached_teacher, label_captions
@@ -88,4 +89,4 @@ def bench_label(
                 seconds={str(workers): times for workers, times in seconds.items()}, pairs=pairs, texts=texts, rounds=rounds, seed=seed)
 
 # %% ../nbs/90_bench.ipynb #3be00012
-BENCHES = {'store': bench_store, 'label': bench_label}
+BENCHES = {'store': bench_store, 'label': bench_label, 'model': bench_model}

@@ -24,6 +24,7 @@ def check_real_pieces(
     "Exercise 1 of lesson 12: the mask of a padded batch."
     def shape(mask, lengths): return tuple(mask.shape) == (len(lengths), max(lengths))
     def is_bool(mask, lengths): return mask.dtype == torch.bool
+    def by_count(mask, lengths): return mask.sum(1).tolist() == lengths
     def by_place(mask, lengths): return mask.tolist() == [[place < length for place in range(max(lengths))] for length in lengths]
     def case(*lengths): return lambda: (list(lengths),)
     return run_cases(answer, [
@@ -31,8 +32,8 @@ def check_real_pieces(
         ('The longest caption need not be the first, nor the last.', case(1, 4, 2), shape),
         ('The mask should hold truth values, dtype bool.', case(3, 1), is_bool),
         ('One caption of two pieces: both are real, and real is True.', case(2), by_place),
+        ('Off by one? A caption of 2 pieces has the places 0 and 1, and place 2 is padding.', case(2, 4), by_count),
         ('Captions of 3 and 1 pieces: a caption stands at the start of its row, and its padding after it.', case(3, 1), by_place),
-        ('Off by one? A caption of 2 pieces has the places 0 and 1, and place 2 is padding.', case(2, 4), by_place),
         ('The longest caption need not be the first.', case(1, 4, 2), by_place),
         ('A caption without a piece has a row of False.', case(2, 0), by_place),
     ], 'real where there is a piece, for any lengths')
@@ -77,9 +78,9 @@ def check_join_halves(
     def case(a, log_a, b, log_b): return lambda: tuple(torch.tensor(each) for each in (a, log_a, b, log_b))
     return run_cases(answer, [
         ('Both halves have the same sum: the answer is the mean of the two.', case([[4., 0.]], [0.], [[0., 8.]], [0.]), by_sums),
-        ('The first half has three times the sum of the second: its share is 3/4. Are the weights the sums, and not their logarithms? Do they add up to 1?',
+        ('The first half has three times the sum of the second: its share is 3/4. Are a and b exchanged? Are the weights the sums, and not their logarithms? Do they add up to 1?',
             case([[4., 0.]], [log(3)], [[0., 8.]], [0.]), by_sums),
-        ('The second half has three times the sum of the first: are a and b exchanged?', case([[4., 0.]], [0.], [[0., 8.]], [log(3)]), by_sums),
+        ('The second half has three times the sum of the first: now the share of the second is 3/4.', case([[4., 0.]], [0.], [[0., 8.]], [log(3)]), by_sums),
         ('Two words: each has a share of its own.', case([[4., 0., 2.], [4., 0., 2.]], [log(3), 0.], [[0., 8., 2.], [0., 8., 2.]], [0., 0.]), by_sums),
         ('Two words of width 2: the share belongs to a row, so it needs a second axis, or it is broadcast along the columns.',
             case([[4., 0.], [4., 0.]], [log(3), 0.], [[0., 8.], [0., 8.]], [0., 0.]), by_sums),
@@ -107,7 +108,8 @@ def check_wave_at(
     return run_cases(answer, [
         ('Position 0 has the angle 0: the sine is 0 and the cosine 1. Does the sine come first?', lambda: (0., 0, 2, 16.), gives(0, 1)),
         ('Wave 0 makes a whole turn over the picture, so at 1/4 it stands at 90 degrees: (1, 0). Is it 2 pi times the position, in radians?', lambda: (.25, 0, 2, 16.), gives(1, 0)),
-        ('Wave 1 of 2 with T = 16 is 4 times as long as wave 0: at 1/2 it stands at 45 degrees. Divide by the length, and do not multiply.', lambda: (.5, 1, 2, 16.), gives(.5**.5, .5**.5)),
+        ('Wave 1 of 2 with T = 16 is 4 times as long as wave 0: at 1/2 it stands at 45 degrees. Divide by the length, and do not multiply. '
+            'Is the exponent wave / waves? DETR\'s 2k/n counts channels.', lambda: (.5, 1, 2, 16.), gives(.5**.5, .5**.5)),
         ('Wave 1 of 4 with T = 16 has the length 2: the exponent is wave / waves.', lambda: (.25, 1, 4, 16.), gives(.5**.5, .5**.5)),
         ('Another temperature gives other waves: is 16 or 10000 written into the code?', lambda: (.25, 1, 2, 9.), gives(.5, .75**.5)),
         ('Wrong for the slow waves of a large encoding.', lambda: (.7, 200, 256, 10000.), by_waves),
@@ -157,6 +159,7 @@ def check_centre_of(
         ('Beyond the middle, or at the right edge, wave 0 is ambiguous: take the slowest.', *tried([(.6, .75), (1., 1.)], 8, 16.)),
         ('The slowest of N waves has the length T**((N - 1) / N), where N is width / 4: wrong for four waves.', *tried([(.3, .9)], 16, 16.)),
         ('Another temperature: is a number written into the code?', *tried([(.3, .9)], 16, 10000.)),
+        ('Beyond a quarter of a circle the sine alone is ambiguous: use both, with atan2.', *tried([(.9, .8)], 8, 9.)),
         ('Wrong for the width of ViLBERT, or for several regions at once.', *tried([(.02, .98), (1., 0.), (.5, .333)], 1024, 10000.)),
     ], 'each centre found again')
 
@@ -244,7 +247,7 @@ def check_exchanges_before(
     def length(result, order): return len(result) == sum(kind == 'word' for kind, _ in order)
     def by_counting(result, order):
         places = [place for place, (kind, _) in enumerate(order) if kind == 'word']
-        return [int(number) for number in result] == [sum(kind == 'joint' for kind, _ in order[:place]) for place in places]
+        return [float(number) for number in result] == [sum(kind == 'joint' for kind, _ in order[:place]) for place in places]
     def case(steps):
         kinds = {'w': 'word', 'r': 'region', 'j': 'joint'}
         return lambda: ([(kinds[letter], steps[:place].count(letter)) for place, letter in enumerate(steps)],)
@@ -277,7 +280,7 @@ def check_words_ask(
                 if any(abs(result[head, word, region].item() - fit/fsum(fits)) > 1e-4 for region, fit in enumerate(fits)): return False
         return True
     def shape(result, tensors, words, regions, heads): return tuple(result.shape) == (heads, len(words), len(regions))
-    def rows(result, *arguments): return bool(torch.allclose(result.sum(-1), torch.ones(result.shape[:-1]), atol=1e-4))
+    def rows(result, *arguments): return bool(torch.allclose(result.sum(-1), torch.ones_like(result.sum(-1)), atol=1e-4))
     def case(t, r, heads, size, widths=(5, 7), without=(), seed=0):
         def make():
             generator, (w, v) = torch.Generator().manual_seed(seed), widths
@@ -295,7 +298,8 @@ def check_words_ask(
         ('Words and regions of one width: is it query2 of the words and key1 of the regions?', case(2, 2, 1, 1, (3, 3), no_bias), by_number),
         ('A head of size 4: the scores are divided by the root of 4.', case(2, 3, 1, 4, without=no_bias), by_number),
         ('Are the biases of query and key added?', case(2, 3, 1, 4), by_number),
-        ('Two heads: each has a block of the width, the first half and the second, and a softmax of its own.', case(2, 3, 2, 1, without=no_bias), by_number),
+        ('Two heads: each has a block of the width, the first half and the second, and a softmax of its own; '
+            'and the root is that of one head\'s size, here 1.', case(2, 3, 2, 1, without=no_bias), by_number),
         ('Two heads of size 3: a block each and not every other number, and the root is that of one head.', case(4, 3, 2, 3), by_number),
         ('Wrong for the sizes of the tiny model.', case(5, 3, 4, 18, (48, 64), seed=1), by_number),
     ], 'the words ask, head by head')
@@ -378,6 +382,8 @@ def check_looks_of_words(
         if not shape(result, looks, points_at): return False
         expected = [[looks[sample, 0 if region < 0 else region].tolist() for region in row] for sample, row in enumerate(points_at.tolist())]
         return result.tolist() == expected
+    def untouched(result, looks, points_at): return points_at.tolist() == [[-1, 1]]
+    given = torch.tensor([[-1, 1]]) # one tensor, so that a change is seen
     def case(points_at, regions, width=2):
         return lambda: (torch.arange(float(len(points_at)*regions*width)).reshape(len(points_at), regions, width), torch.tensor(points_at))
     return run_cases(answer, [
@@ -386,6 +392,7 @@ def check_looks_of_words(
         ('Three pieces point at regions 2, 0 and 1: each gets its own.', case([[2, 0, 1]], 3), by_hand),
         ('A piece that points at none, -1, gets the look of the whole picture. To PyTorch -1 means the last region, and no error warns.', case([[-1, 1]], 3), by_hand),
         ('Two samples: each piece looks into its own picture.', case([[1, 2], [2, 1]], 3), by_hand),
+        ('`points_at` belongs to the caller, who still needs its -1: your function should not write into it.', lambda: (torch.zeros(1, 3, 2), given), untouched),
         ('Several captions and a width of 5.', case([[-1, 3, 0, 1], [2, -1, -1, 3], [0, 0, 1, -1]], 4, 5), by_hand),
     ], 'its own region where it points, the whole picture elsewhere')
 

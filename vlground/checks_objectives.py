@@ -37,6 +37,7 @@ def check_is_additive(
         ('Each region gains another amount: this is not additive.', case([1, 2], [4, 2]), by_corners),
         ('The best region is the same in both rows, and still the table is not additive: the question is not which is best.', case([1, 2, 3], [1, 2, 9]), by_corners),
         ('Only the last row is out of line: are all rows compared?', case([1, 2, 3], [2, 3, 4], [5, 6, 9]), by_corners),
+        ('The last entry is off by a hundredth: more than rounding. Is the tolerance too wide?', case([1, 2, 3], [2, 3, 4.01]), by_corners),
         ('A gain may be negative.', case([4, 8, 5], [1, 5, 2], [0, 4, 1]), by_corners),
         ('A single phrase has nothing to be compared with: additive.', case([3, 1, 2]), by_corners),
         ('Sums of float32 numbers are rounded: compare with a tolerance, not exactly.', rounded, by_corners),
@@ -101,11 +102,11 @@ def check_one_score(
             score = sum(w*v for w, v in zip(one.tolist(), x)) + float(offset)
             if abs(1/(1 + exp(-score)) - 1/(1 + exp(other - aligned))) > 1e-5: return False
         return True
-    def sizes(result, weight, bias): return len(result) == 2 and tuple(result[0].shape) == (2,) and torch.as_tensor(result[1]).numel() == 1
+    def sizes(result, weight, bias): return len(result) == 2 and tuple(result[0].shape) == (2,) and torch.as_tensor(result[1]).ndim == 0
     def case(weight, bias): return lambda: (torch.tensor(weight), torch.tensor(bias))
     plain = case([[1., 0.], [0., 0.]], [0., 0.])
     return run_cases(answer, [
-        ('Return a pair: a weight of shape (d,) and a bias that is one number.', plain, sizes),
+        ('Return a pair: a weight of shape (d,) and a bias that is one number, of shape ().', plain, sizes),
         ('The second score is always 0, so the first alone is the answer. A high score must mean "aligned", and aligned is number 0.', plain, by_softmax),
         ('The first score is always 0: what the second gains, "aligned" loses. Is the second row used?', case([[0., 0.], [.5, -1.]], [0., 0.]), by_softmax),
         ('Both scores are the same everywhere: the probability is one half for every input.', case([[2., 1.], [2., 1.]], [0., 0.]), by_softmax),
@@ -151,16 +152,23 @@ def check_mean_by_picture(
     def with_gradients(result, losses, samples, aligned):
         result.backward()
         return float(result.detach()) == 0
+    def shared_out(result, losses, samples, aligned):
+        if not result.requires_grad: return False
+        result.backward()
+        return losses.grad.tolist() == [.25, .25, .5]
+    learning = torch.tensor([1., 2., 4.], requires_grad=True) # one tensor, so that its gradients can be read
     def case(losses, samples, aligned, trained=False):
         return lambda: (torch.tensor(losses, requires_grad=trained), torch.tensor(samples, dtype=torch.int64), torch.tensor(aligned))
     return run_cases(answer, [
         ('One picture, two pairs: the mean of the two, not their sum.', case([1., 3.], [0, 0], [True]), by_hand),
         ('Three pairs of one picture and one of another: each picture weighs one half, however many pairs it has.', case([1., 1., 1., 5.], [0, 0, 0, 1], [True, True]), by_hand),
-        ('The pairs come in any order: look at `samples`, not at their places.', case([5., 1., 1., 1.], [1, 0, 0, 0], [True, True]), by_hand),
+        ('The pairs come in any order: look at `samples`, not at their places.', case([1., 5., 1., 4.], [0, 1, 0, 0], [True, True]), by_hand),
         ('The second caption was swapped: its pairs have no say, and the first picture is all there is.', case([2., 8.], [0, 1], [True, False]), by_hand),
         ('The second picture has no pairs: it is not a picture with a loss of 0, it is left out of the mean.', case([2., 4.], [0, 0], [True, True]), by_hand),
         ('No pair that counts: the loss is 0, not NaN.', case([8.], [0], [False]), by_hand),
         ('No pair at all: 0 again.', case([], [], [True, True]), by_hand),
+        ('In training the loss must carry gradients: no `.item()`, no new tensor from numbers.',
+            lambda: (learning, torch.tensor([0, 0, 1]), torch.tensor([True, True])), shared_out),
         ('No pair that counts, in training: `backward` must still work. Return 0 times something that has gradients, not a bare 0.',
             case([8., 2.], [0, 0], [False], trained=True), with_gradients),
     ], 'every picture that has pairs weighs the same')

@@ -182,7 +182,7 @@ def vlground_check(
 @call_parse
 @one_sentence
 def vlground_bench(
-    what: str, # store or label
+    what: str, # store, label or model
     out: str = 'results', # folder of OUT/bench-WHAT.json
 ):
     "Measure how fast a part is: a table, then the figures as one line of JSON, which are also written to a file."
@@ -192,7 +192,10 @@ def vlground_bench(
     found |= {'made': circumstances()}
     save_json(found, Path(out)/f'bench-{what}.json')
     for name, value in found.items():
-        if isinstance(value, (int, float)): print(f'{name:24} {value:,.3f}' if isinstance(value, float) else f'{name:24} {value:,}')
+        if isinstance(value, (int, float)): print(f'{name:28} {value:,.3f}' if isinstance(value, float) else f'{name:28} {value:,}')
+    for name, gains in found.get('measures', {}).items():
+        said = '  '.join(f'{bits} {gain:.3f}' for bits, gain in gains.items() if isinstance(gain, float)) if isinstance(gains, dict) else gains
+        print(f'{name:28} {said}')
     print(json.dumps(found))
 
 # %% ../nbs/91_cli.ipynb #78ba9e0e

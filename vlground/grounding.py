@@ -8,7 +8,6 @@ __all__ = ['LEVELS', 'FORMS', 'token_rows', 'phrase_states', 'GroundingHead', 'p
 # %% ../nbs/16_grounding.ipynb #126fbb88
 from math import sqrt
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from fastcore.basics import patch
@@ -44,6 +43,8 @@ def phrase_states(
     return words.flatten(0, 1).index_select(0, rows).unflatten(0, piece.shape)
 
 # %% ../nbs/16_grounding.ipynb #7d877752
+LEVELS, FORMS = ('phrase', 'token'), ('product', 'inner', 'concat')
+
 def _check_spans(
     spans: Tensor, # (p, 3) sample, first piece, last piece + 1
     samples: int, # captions in the batch
@@ -58,6 +59,16 @@ def _check_spans(
         row = int(wrong.nonzero()[0])
         raise ValueError(f'spans[{row}] = {spans[row].tolist()}: expected a sample below {samples} and 0 <= first < last <= {pieces} pieces; '
                          'drop phrases that the maximum length cuts')
+
+def _check_drawn(
+    batch: Batch, # perhaps with pairs
+) -> None:
+    'Refuse a batch without pairs, or with parts of pairs that do not go together'
+    pairs = {name: getattr(batch, name) for name in ('pair_samples', 'pair_rows', 'pair_regions')}
+    for name, value in dict(spans=batch.spans, **pairs).items():
+        if value is None: raise ValueError(f'the grounding head needs {name} in the batch: draw pairs, or ask score_all, which needs none')
+    lengths = {name: len(value) for name, value in pairs.items()}
+    if len(set(lengths.values())) > 1: raise ValueError(f'expected one entry for each pair in pair_samples, pair_rows and pair_regions, got {lengths}')
 
 def _check_pairs(
     batch: Batch, # with pairs
@@ -74,8 +85,6 @@ def _check_pairs(
     refuse((batch.pair_regions < 1) | (batch.pair_regions >= regions), 'pair_regions', f'1 to {regions - 1}, as 0 is the global region')
 
 # %% ../nbs/16_grounding.ipynb #b4e66276
-LEVELS, FORMS = ('phrase', 'token'), ('product', 'inner', 'concat')
-
 class GroundingHead(nn.Module):
     'f_align of Equation 2, for phrases or for single word pieces'
     def __init__(self,
@@ -97,8 +106,7 @@ class GroundingHead(nn.Module):
         # an inner product of numbers that are never negative has no way to say no but the offset
         self.bend = nn.ReLU() if (form != 'inner' if relu is None else relu) else nn.Identity()
         self.lstm = nn.LSTM(word_width, word_width, lstm_layers, batch_first=True, bidirectional=bidirectional) if level == 'phrase' else None
-        read = 2 * word_width if self.lstm is not None and bidirectional else word_width
-        self.words, self.regions = nn.Linear(read, width), nn.Linear(region_width, width)
+        self.words, self.regions = nn.Linear((2 if level == 'phrase' and bidirectional else 1) * word_width, width), nn.Linear(region_width, width)
         if form == 'product': self.grounding = nn.Linear(width, 1)
         elif form == 'concat': self.grounding = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, 1))
         else: self.offset = nn.Parameter(torch.zeros(1))
@@ -109,13 +117,14 @@ class GroundingHead(nn.Module):
         batch: Batch, # with spans and pairs
     ) -> Tensor: # (q,) logits
         'Scores of the sampled pairs'
+        _check_drawn(batch)
         spans = batch.spans
         # without a pair, score a dummy and cut it off: every weight then has a gradient, namely 0
         if not len(batch.pair_rows): return self.score(self.language(encoded.words, spans.new_tensor([[0, 0, 1]])), self.vision(encoded.regions[:1, 0]))[:0]
-        language = self.language(encoded.words, spans)
-        _check_pairs(batch, spans if self.level == 'phrase' else token_rows(spans), encoded.regions.shape[1])
-        regions = batch.pair_samples * encoded.regions.shape[1] + batch.pair_regions
-        return self.score(language.index_select(0, batch.pair_rows), self.vision(encoded.regions.flatten(0, 1).index_select(0, regions)))
+        language, r = self.language(encoded.words, spans), encoded.regions.shape[1]
+        _check_pairs(batch, spans if self.level == 'phrase' else token_rows(spans), r)
+        regions = encoded.regions.flatten(0, 1).index_select(0, batch.pair_samples * r + batch.pair_regions)
+        return self.score(language.index_select(0, batch.pair_rows), self.vision(regions))
 
 # %% ../nbs/16_grounding.ipynb #ab2fcb44
 @patch
@@ -125,6 +134,7 @@ def language(self: GroundingHead,
 ) -> Tensor: # (p, width), at token level (n, width): a row for each phrase, or for each piece of every phrase
     'The language side: what stands for each phrase or piece'
     _check_spans(spans, *words.shape[:2])
+    if not len(spans): raise ValueError('spans: expected at least one phrase, got none; leave out pairs where there are no phrases')
     if self.level == 'token': return self.bend(self.words(phrase_states(words, token_rows(spans))[:, 0]))
     lengths = (spans[:, 2] - spans[:, 1]).cpu() # where packing wants them
     # in float32 (or float64): not every CPU has an LSTM in bfloat16, and its state would be rounded at each piece
@@ -175,6 +185,7 @@ def phrase_attention(
     head: int | None = None, # one head; None = the mean of all
 ) -> Tensor: # (p, k) weights, the mean over the pieces of each phrase
     'Where the words of each phrase look'
+    if maps.ndim != 4: raise ValueError(f'maps: expected (b, heads, t, k), got {tuple(maps.shape)}')
     _check_spans(spans, maps.shape[0], maps.shape[2])
     if head is not None and not 0 <= head < maps.shape[1]: raise ValueError(f'head must be 0 to {maps.shape[1] - 1}, or None for their mean, not {head}')
     maps = maps.mean(1) if head is None else maps[:, head]
@@ -189,6 +200,8 @@ def heat_map(
     'Numbers of regions as a picture: at each pixel the largest number of all regions that cover it'
     if values.ndim != 1 or locations.ndim != 2 or len(values) != len(locations) or locations.shape[1] < 4:
         raise ValueError(f'expected values (r,) and locations (r, 4 or more) of one picture, got {tuple(values.shape)} and {tuple(locations.shape)}')
+    # a box may reach a little beyond the picture, but not to twice its size
+    if (locations[:, :4] > 2).any(): raise ValueError('locations: expected shares of the picture, 0 to 1; divide pixels by its width and height')
     # a pixel belongs to a box that holds its centre
     sides = torch.tensor([*size, *size])
     edges = (locations[:, :4].detach().cpu().double() * sides - 0.5).ceil().long().clamp(min=0).minimum(sides).tolist()
@@ -206,6 +219,9 @@ def show_heat_maps(
     title: str, # the phrase
 ) -> Figure: # the picture; where the phrase looks; where the grounding head says it is
     'Attention and grounding of one phrase, side by side; the thick box is the best region of each'
+    if not attention.shape == scores.shape == (len(locations),):
+        raise ValueError(f'expected {len(locations)} weights and scores, one for each region, got {tuple(attention.shape)} and {tuple(scores.shape)}; '
+                         "of a one-stream model, cut out the regions' columns first: attention[t:t + r]")
     pixels = as_array(image)
     size = pixels.shape[1], pixels.shape[0]
     boxes = locations[:, :4].detach().cpu() * torch.tensor([*size, *size])

@@ -8,7 +8,7 @@ __all__ = ['OVERLAP', 'mask_words', 'continuing_pieces', 'word_starts', 'overlap
            'pretraining_losses']
 
 # %% ../nbs/17_objectives.ipynb #dc77cc8f
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +32,7 @@ def _check_share(name, value):
 def mask_words(
     input_ids: Tensor, # (..., t) int64
     word_mask: Tensor, # (..., t) bool, True = real
-    special_ids: tuple, # ids that are never chosen, such as those of [CLS] and [SEP]
+    special_ids: Collection[int], # ids that are never chosen, such as those of [CLS] and [SEP]
     mask_id: int, # id of [MASK]
     vocabulary: int, # number of pieces
     generator: torch.Generator | None = None, # of the choice; None = PyTorch's own
@@ -42,7 +42,7 @@ def mask_words(
     'Choose 15% of the pieces, or of the words: 80% of them become [MASK], 10% random pieces, 10% stay'
     _check_share('rate', rate)
     dice = _dice((3, *input_ids.shape), generator, input_ids.device)
-    free = word_mask & ~torch.isin(input_ids, torch.tensor(special_ids, dtype=input_ids.dtype, device=input_ids.device))
+    free = word_mask & ~torch.isin(input_ids, torch.tensor(tuple(special_ids), dtype=input_ids.dtype, device=input_ids.device))
     # the first two throws, whether and how, are those of the word's first piece; the third, which random piece, is each piece's own
     choice, how = dice[:2] if continues is None else dice[:2].gather(-1, word_starts(continues, free).expand(2, *input_ids.shape))
     chosen = free & (choice < rate)
@@ -100,11 +100,14 @@ def mask_regions(
     zeroed: float = 0.9, # share of the chosen that lose their features
     locations: Tensor | None = None, # (..., r, 5) x1, y1, x2, y2 first; needed with `overlap`
     overlap: str | None = None, # of regions that overlap a hidden one: None = nothing; 'divisor' = left out where the global region is averaged; 'zero' = lose their features too
+    divide_by: str = 'all', # the divisor of the global region where `overlap` brings none of its own: 'all' = all regions (ViLBERT); 'seen' = those that keep their features (VL-BERT)
 ) -> tuple[Tensor, Tensor]: # features with some zeroed and the global region computed anew, and (..., r) bool, True = chosen, to be asked about
     'Choose 15% of the regions and zero the features of 90% of them'
     _check_share('rate', rate)
     _check_share('zeroed', zeroed)
     if overlap not in (None, 'divisor', 'zero'): raise ValueError(f"overlap must be None, 'divisor' or 'zero', not {overlap!r}")
+    if divide_by not in ('all', 'seen'): raise ValueError(f"divide_by must be 'all' or 'seen', not {divide_by!r}")
+    if overlap == 'divisor' and divide_by == 'seen': raise ValueError("overlap='divisor' has a divisor of its own: leave out divide_by='seen', or take overlap='zero' or None")
     if overlap and locations is None: raise ValueError(f"overlap={overlap!r} needs the boxes of the regions: give locations, (..., r, 5)")
     dice = _dice((2, *region_mask.shape), generator, features.device)
     single = region_mask.clone()
@@ -112,8 +115,9 @@ def mask_regions(
     chosen = single & (dice[0] < rate)
     lost = chosen & (dice[1] < zeroed)
     if overlap == 'zero': lost = lost | (single & overlapping(locations, lost))
-    seen = features * (single & ~lost)[..., None]
-    counted = single if overlap is None else single & ~lost
+    # not a product: what is hidden or padding may be NaN
+    seen = features.masked_fill(~(single & ~lost)[..., None], 0)
+    counted = single if overlap is None and divide_by == 'all' else single & ~lost
     # the published rule: all slots but those chosen or overlapped, padding among them
     if overlap == 'divisor': counted = ~(single & (chosen | overlapping(locations, chosen)))[..., 1:]
     seen[..., 0, :] = seen.sum(-2) / counted.sum(-1, keepdim=True).clamp(min=1)
@@ -229,16 +233,18 @@ def pretraining_losses(
     if objective not in ('always', 'aligned'): raise ValueError(f"objective must be 'always' or 'aligned', not {objective!r}")
     if objective == 'aligned' and batch.aligned is None: raise ValueError("objective='aligned' needs aligned in the batch: add it, or take 'always'")
     if masked not in ('keep', 'exclude'): raise ValueError(f"masked must be 'keep' or 'exclude', not {masked!r}")
+    if batch.aligned is not None and batch.aligned.dtype != torch.bool: raise ValueError(f'aligned must be bool, True = the caption belongs, got {batch.aligned.dtype}: use aligned.bool()')
     keep = batch.aligned if objective == 'aligned' else None
     asked: dict[str, Callable] = {
         'word': lambda: word_loss(encoded, batch, heads, keep), 'region': lambda: region_loss(encoded, batch, heads, keep),
         'alignment': lambda: alignment_loss(encoded, batch, heads), 'grounding': lambda: grounding_loss(encoded, batch, grounding, masked)}
     if grounding is None: del asked['grounding']
     asked = {name: ask for name, ask in asked.items() if getattr(weights, name)}
-    needed = dict(word='word_labels', region='region_labels', alignment='aligned', grounding='pair_rows')
+    needed = dict(word=['word_labels'], region=['region_labels', 'region_targets'], alignment=['aligned'],
+        grounding=['spans', 'pair_samples', 'pair_rows', 'pair_regions', 'pair_labels'])
     for name in asked:
-        if getattr(batch, needed[name]) is None:
-            raise ValueError(f'the {name} loss needs {needed[name]} in the batch: add it, or give the loss weight 0')
+        if missing := [field for field in needed[name] if getattr(batch, field) is None]:
+            raise ValueError(f'the {name} loss needs {", ".join(missing)} in the batch: add what is missing, or give the loss weight 0')
     losses = {name: ask() for name, ask in asked.items()}
     zero = encoded.words.new_zeros(())
     total = sum((getattr(weights, name) * loss for name, loss in losses.items()), zero)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .alignment import sample_pairs
 from .core import load_json, sha256, torch_rng
 from .datasets import fraction_of
-from .grounding import GroundingHead
+from .grounding import FORMS, GroundingHead
 from .objectives import LossWeights, mask_regions, mask_words, pretraining_losses, swap_captions
 from .phrases import Phrase, load_tokenizer, phrase_spans
 from .pseudolabels import GoldCaption, LabelledCaption, PseudoLabel, phrase_matches, read_labels, regions_of
@@ -36,7 +36,7 @@ class PretrainConfig:
     size: str = 'mini' # 'mini', 'tiny' or 'base'
     spe: bool = True # add the spatial encoding of lesson 13?
     grounding: str = 'phrase' # level of the grounding loss: 'phrase', 'token' or 'none'
-    form: str = 'product' # of the grounding layer: 'product' or 'inner'
+    form: str = 'product' # of the grounding layer: 'product', 'inner' or 'concat'
     grounding_weight: float = 20. # lambda of the grounding loss
     alignment_weight: float = 1. # lambda of the sentence-image alignment; 0 for VL-BERT as it was published, without its relationship loss
     preset: str = 'paper' # which pseudo labels are believed
@@ -52,7 +52,7 @@ class PretrainConfig:
     seed: int = 0 # of weights, order, masks, wrong captions and pairs
 
     def __post_init__(self):
-        for name, known in (('backbone', ('vilbert', 'vlbert')), ('size', ('mini', 'tiny', 'base')), ('grounding', ('phrase', 'token', 'none'))):
+        for name, known in (('backbone', ('vilbert', 'vlbert')), ('size', ('mini', 'tiny', 'base')), ('grounding', ('phrase', 'token', 'none')), ('form', FORMS)):
             if getattr(self, name) not in known: raise ValueError(f'PretrainConfig: {name} must be {" or ".join(known)}, got {getattr(self, name)!r}')
 
 PRESETS = {'mini': PretrainConfig(form='inner', words=24, regions=16),

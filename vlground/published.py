@@ -8,6 +8,7 @@ __all__ = ['WRAPPERS', 'Names', 'WORD_HEAD', 'GROWS', 'read_state', 'layer_names
 
 # %% ../nbs/14_published.ipynb #19eb5fae
 import pickle
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,24 +23,29 @@ from torch import Tensor, nn
 WRAPPERS = 'model_state_dict', 'state_dict', 'model' # where training scripts put the weights, beside those of their optimiser
 
 
+def _read_file(
+    path: Path, # of a checkpoint
+) -> object: # what is in it
+    'The content of a checkpoint, told by its first bytes and not by its name'
+    if not path.is_file(): raise FileNotFoundError(f'{path}: there is no such file; name one checkpoint (.safetensors, .bin, .pth, .model, .tar)')
+    with path.open('rb') as file: start = file.read(9)
+    if start.lstrip().startswith(b'<'): raise ValueError(f'{path}: a web page and no checkpoint: fetch it with a browser, as the server asks something first')
+    try: return load_file(path) if start[8:] == b'{' else torch.load(path, 'cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f'{path}: not tensors alone, and what else is in it could run code: fetch it again, or save its state dict alone where it was made') from error
+    # a damaged pickle may fail anywhere
+    except Exception as error: raise ValueError(f'{path}: not a whole checkpoint ({(str(error).splitlines() or ["it is empty"])[0]}): fetch it again') from error
+
+
 def read_state(
     source: Path | str | dict, # a file (safetensors, or what `torch.save` wrote), or the tensors by name
-) -> dict[str, Tensor]: # on the CPU, under the names that the file gives them
+) -> dict[str, Tensor]: # under the names that the file gives them; from a file, on the CPU
     'The tensors of a checkpoint'
-    where, state = 'the given dictionary' if isinstance(source, dict) else f'{source}', source
-    if not isinstance(source, dict):
-        path = Path(source).expanduser()
-        if not path.is_file(): raise FileNotFoundError(f'{path}: there is no such file; name one checkpoint (.safetensors, .bin, .pth, .model, .tar)')
-        try: state = load_file(path) if path.suffix == '.safetensors' else torch.load(path, 'cpu', weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise ValueError(f'{path}: not tensors alone, and what else is in it could run code: fetch it again, or save its state dict alone where it was made') from error
-        except (SafetensorError, RuntimeError, EOFError) as error:
-            raise ValueError(f'{path}: not a whole checkpoint ({(str(error).splitlines() or ["it is empty"])[0]}): fetch it again') from error
-    for wrapper in WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict): state = state[wrapper]
-    if not isinstance(state, dict) or not state or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+    where, state = ('the given dictionary', source) if isinstance(source, dict) else (f'{source}', _read_file(Path(source).expanduser()))
+    while isinstance(state, dict) and (inside := next((state[key] for key in WRAPPERS if isinstance(state.get(key), dict)), None)) is not None: state = inside
+    if not isinstance(state, dict) or not state or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()):
         raise ValueError(f'{where}: expected tensors by name, alone or under one of {", ".join(WRAPPERS)}')
-    return dict(state)
+    return {name: tensor.detach() for name, tensor in state.items()}
 
 # %% ../nbs/14_published.ipynb #d79740c6
 Names = dict[str, tuple[str, ...]] # our module (or tensor) -> the published ones it is made of, joined in this order
@@ -82,7 +88,8 @@ def fill_module(
         if lacking := [part for part in parts if part not in state]:
             missing += lacking
             continue
-        if len({len(state[part]) for part in parts}) > 1: raise ValueError(f'{" + ".join(parts)} have {", ".join(str(len(state[part])) for part in parts)} rows: expected as many in each')
+        shapes = [tuple(state[part].shape) for part in parts]
+        if len(set(shapes)) > 1 or () in shapes: raise ValueError(f'{" + ".join(parts)} have the shapes {", ".join(map(str, shapes))}: expected one and the same, not empty')
         joined = torch.cat([state[part] for part in parts])
         if joined.shape != before[name].shape:
             raise ValueError(f'{" + ".join(parts)} has shape {tuple(joined.shape)}, {name} of this configuration {tuple(before[name].shape)}: pass the configuration of that checkpoint')
@@ -114,12 +121,13 @@ class Layout:
     unused: dict[str, str] = field(default_factory=dict) # a tensor of its files that no forward pass reads -> one of the same shape
     flipped: tuple[str, ...] = () # tensors whose rows stand in the other order here
     optional: tuple[str, ...] = () # tensors of the model itself that a file may lack
+    needed: tuple[str, ...] = () # tensors of some of its files that its code reads and this model has no place for
 
     def plain(self,
         name: str, # as a file spells it
     ) -> str: # as the published code of today would
         "A tensor's name without what years and wrappers have added to it"
-        while name.startswith('module.'): name = name.removeprefix('module.')
+        while name.startswith(('module.', '_orig_mod.')): name = name.partition('.')[2] # of DataParallel, of torch.compile
         for old, new in (('.gamma', '.weight'), ('.beta', '.bias')):
             if name.endswith(old): name = name.removesuffix(old) + new
         for short, full in self.beginnings.items():
@@ -144,13 +152,13 @@ class Published:
         'Its modules by name'
         return {name: part for name in self.layout.names if (part := getattr(self, name)) is not None}
 
-    def to_reference(self) -> dict[str, Tensor]: # under published names; unchanged weights have the bits they came with
+    def to_reference(self) -> dict[str, Tensor]: # under published names; unchanged weights have the bits they came with (doubles as far as float32 holds them)
         'Its weights as the published code would load them: what was in the file, or everything if there was none'
         layout, written = self.layout, {}
         for name, part in self.parts.items(): written |= write_module(part, layout.names[name], layout.flipped)
         written |= {copy: written[original].clone() for copy, original in layout.tied.items() if original in written}
         if self.spelt is None: return written | {name: torch.zeros_like(written[like]) for name, like in layout.unused.items() if like in written}
-        written |= self.aside
+        written |= {name: tensor.clone() for name, tensor in self.aside.items()}
         return {spelling: written[name].to(self.types[name]) for name, spelling in self.spelt.items()}
 
 # %% ../nbs/14_published.ipynb #c84c9cdf
@@ -174,6 +182,13 @@ def _spellings(
     return spelt
 
 # %% ../nbs/14_published.ipynb #d5c37672
+def _numberless(
+    name: str, # of a tensor
+) -> str: # the same for all layers
+    'A name without the number of its layer'
+    return re.sub(r'\.\d+\.', '.#.', name)
+
+
 def _check_body(
     state: dict[str, Tensor], # under published names
     body: set[str], # published names of the model's tensors
@@ -182,25 +197,31 @@ def _check_body(
     where: str, # the file, for messages
     first: str, # its first name, for messages
 ) -> None:
-    'Refuse a file that lacks tensors of the backbone, or whose tied copies differ'
+    'Refuse a file that lacks tensors of the backbone or has layers beyond it, or whose tied copies differ'
     kind, lacking = type(model).__name__, sorted(body - state.keys() - set(layout.optional))
     if not body & state.keys():
         raise ValueError(f'{where} knows none of the tensors of {kind}; its first is {first}: a checkpoint of another model?')
-    if lacking: raise ValueError(f'{where} lacks tensors of {kind}: {_some(lacking)}: a part of a checkpoint, or one of another configuration?')
+    if lacking: raise ValueError(f'{where} lacks tensors of {kind}: {_some(lacking)}: a part of a checkpoint, or one of another configuration? If so, pass its configuration')
+    alike = {_numberless(name) for name in body}
+    if beyond := [name for name in state if name not in body and _numberless(name) in alike]:
+        raise ValueError(f'{where} has layers beyond this configuration: {_some(beyond)}: pass the configuration of that checkpoint')
     for copy, original in layout.tied.items():
-        if copy in state and original in state and not torch.equal(state[copy], state[original]):
+        if copy in state and original in state and not torch.allclose(state[copy], state[original], rtol=0, atol=0, equal_nan=True):
             raise ValueError(f'{where}: {copy} differs from {original}, which it should share: this model cannot hold both')
 
 
 def _remarks(
     aside: dict[str, Tensor], # tensors that have no place here
     missing: list[str], # published names that the file lacks
+    rounded: list[str], # published names of doubles that float32 cannot hold
     layout: Layout, # of the project
 ) -> str: # '' if there is nothing to say
     'What was left over and what was missing'
-    notes = {'read by no forward pass and kept aside': [name for name in aside if name in layout.unused],
-        'unknown here and kept aside': [name for name in aside if name not in layout.unused],
-        'missing, so that the model keeps its initial values': missing}
+    unknown = [name for name in aside if name not in layout.unused]
+    notes = {'are read by no forward pass and kept aside': [name for name in aside if name in layout.unused],
+        'are unknown here and kept aside': [name for name in unknown if name not in layout.needed],
+        'are kept aside although its own code reads them, so that scores will differ': [name for name in unknown if name in layout.needed],
+        'are missing, and the model keeps its initial values there': missing, 'are doubles and rounded to float32': rounded}
     return '; '.join(f'{_some(names)} {note}' for note, names in notes.items() if names)
 
 # %% ../nbs/14_published.ipynb #7f735281
@@ -217,8 +238,9 @@ def load_published(
     known = {name: {each for names in tensor_names(part, layout.names[name]).values() for each in names} for name, part in parts.items()}
     _check_body(state, known['model'], parts['model'], layout, where, first=next(iter(spelt.values())))
     missing = [name for part, module in parts.items() for name in fill_module(module, layout.names[part], state, layout.flipped)]
-    aside = {name: tensor for name, tensor in state.items() if not any(name in each for each in known.values()) and name not in layout.tied}
-    if said := _remarks(aside, missing, layout): warnings.warn(f'{where}: of its tensors {said}', stacklevel=3) # in the name of whoever called the caller
+    aside = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items() if not any(name in each for each in known.values()) and name not in layout.tied}
+    rounded = [name for name, tensor in state.items() if tensor.dtype == torch.float64 and not torch.equal(tensor, tensor.float().double())]
+    if said := _remarks(aside, missing, rounded, layout): warnings.warn(f'{where}: tensors: {said}', stacklevel=3) # in the name of whoever called the caller
     types = {name: tensor.dtype for name, tensor in state.items()}
     return Published(layout, **parts, spelt=spelt, types=types, aside=aside, missing=tuple(missing))
 
@@ -231,11 +253,12 @@ def read_bert(
     except ImportError as error: raise ImportError(f"{name} is read by the library transformers: pip install 'vlground[hf]'") from error
     try:
         config = AutoConfig.from_pretrained(name)
-        if config.model_type != 'bert': raise ValueError(f'{name} is a {config.model_type}, not a BERT: its layers or its vocabulary differ')
         model, report = AutoModelForMaskedLM.from_pretrained(name, output_loading_info=True)
-    except OSError as error:
+    except (OSError, ValueError, SafetensorError) as error:
+        if Path(name).is_dir(): raise ValueError(f'{name} holds no whole BERT ({str(error).splitlines()[0]}): it needs config.json and model.safetensors') from error
         raise FileNotFoundError(f'{name} is not a folder that holds a BERT, and cannot be fetched ({str(error).splitlines()[0]}). '
             f'Run `hf download {name}` where there is a network, or give the folder') from error
+    if config.model_type != 'bert': raise ValueError(f'{name} is a {config.model_type}, not a BERT: its layers or its vocabulary differ')
     state = {key: tensor for key, tensor in model.state_dict().items() if key not in report['missing_keys']}
     return config.to_dict(), state
 
@@ -270,10 +293,13 @@ def load_bert(
     if body := [each for each in missing if each.startswith('bert.')]: raise ValueError(f'{name} lacks {_some(body)}: it has fewer layers than this model')
     if beyond := [key for key in state if key.startswith('bert.encoder.') and key not in used]:
         raise ValueError(f'{name} has {config["num_hidden_layers"]} layers, more than this model, which has no place for {_some(beyond)}: build it with as many')
+    decoder = state.get('cls.predictions.decoder.weight')
+    if 'cls.predictions.bias' in used and decoder is not None and not torch.equal(decoder, state['bert.embeddings.word_embeddings.weight']):
+        raise ValueError(f'{name}: its word head has a table of its own; that of this model is the word embedding')
     for module, names in parts:
         for ours, (theirs, *_) in tensor_names(module, names).items():
-            if theirs not in GROWS: continue
             table = module.state_dict()[ours].clone()
+            if theirs not in GROWS or table.shape[1:] != state[theirs].shape[1:]: continue
             rows = min(len(table), len(state[theirs]))
             table[:rows] = state[theirs][:rows]
             state[theirs] = table

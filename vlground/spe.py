@@ -21,8 +21,12 @@ def spatial_encoding(
 ) -> Tensor: # (b, r, width) y, x and, if asked for, height, width, an equal part each; zeros on padding
     "DETR's sine encoding of box centres, and of box sizes if asked for"
     if coordinates not in (2, 4): raise ValueError(f'coordinates: expected 2 (centre y, x) or 4 (centre y, x, height, width), got {coordinates}')
-    if width % (2 * coordinates):
+    if width < 1 or width % (2 * coordinates):
         raise ValueError(f'a spatial encoding of width {width} cannot hold a sine and a cosine for each of {coordinates} coordinates: choose a multiple of {2 * coordinates}')
+    if not temperature > 0: raise ValueError(f'temperature: expected a number above 0, got {temperature}; DETR takes 10000')
+    dtype = locations.dtype if locations.is_floating_point() else torch.float32
+    # in half precision the values would be off by up to 0.05
+    locations = locations.to(torch.promote_types(dtype, torch.float32))
     low, high = locations[..., [1, 0]], locations[..., [3, 2]]
     # a broken box must not turn the whole picture into NaN
     numbers = ((low + high) / 2).nan_to_num(0.5, 1., 0.)
@@ -32,4 +36,4 @@ def spatial_encoding(
     # far outside the picture an angle would overflow, and the sine of infinity is NaN
     angles = 2 * pi * numbers.clamp(-1000, 1000)[..., None] / temperature**waves
     encoding = torch.stack([angles.sin(), angles.cos()], -1).flatten(-3)
-    return encoding * mask[..., None]
+    return (encoding * mask[..., None]).to(dtype)

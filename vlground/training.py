@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['CHECKPOINT_FORMAT', 'TrainConfig', 'config_from', 'samples_of_step', 'linear_warmup_decay', 'parameter_groups',
-           'save_checkpoint', 'load_checkpoint', 'read_log', 'weights_sha256', 'load_finished', 'train']
+           'save_checkpoint', 'load_checkpoint', 'read_log', 'weights_sha256', 'load_finished', 'keep_memory', 'train']
 
 # %% ../nbs/07_training.ipynb #17ba4f38
+import ctypes
 import hashlib
 import json
 import math
@@ -338,6 +339,14 @@ def load_finished(
     model.load_state_dict(load_file(file))
     return summary
 
+# %% ../nbs/07_training.ipynb #72c9c3c0
+def keep_memory() -> bool: # True where it took effect: on Linux with glibc
+    "Let this process keep the memory it has had, instead of handing it back after each step."
+    try: option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError): return False
+    # glibc's names: M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX
+    return all([option(name, value) for name, value in ((-4, 0), (-1, -1), (-2, 256 << 20), (-8, 1))])
+
 # %% ../nbs/07_training.ipynb #dfae620a
 def train(
     model: nn.Module, # on the device where it shall be trained; changed in place
@@ -356,6 +365,7 @@ def train(
     described, changed = _compared_with(folder, config, settings or {}, accept_changes)
     if (folder/'summary.json').exists() and not changed: return load_finished(model, folder)
     optimizer = AdamW(parameter_groups(model, config.weight_decay), betas=(0.9, 0.999), eps=1e-6, fused=device.type in ('cpu', 'cuda'))
+    if device.type == 'cpu': keep_memory()
     state = _resume(model, optimizer, folder, config.steps)
     (folder/'summary.json').unlink(missing_ok=True) # if there is one, it is of the run as it was
     save_json(described, folder/'config.json')

@@ -16,10 +16,14 @@ from torch import Tensor, nn
 
 from .published import WORD_HEAD, Layout, Published, bert_names, layer_names, load_bert, load_published
 from .spe import spatial_encoding
-from .transformer import Batch, Encoded, ModelConfig, TransformerLayer, attention_bias, init_weights, layer_norm
+from .transformer import Batch, Dropout, Encoded, ModelConfig, TransformerLayer, attention_bias, init_weights, layer_norm
 from .vilbert import PretrainingHeads
 
 # %% ../nbs/15_vlbert.ipynb #ca007e86
+def _check_geometry_width(width):
+    if width < 8 or width % 8: raise ValueError(f'geometry_width must be a positive multiple of 8 (sine and cosine of four numbers), not {width}')
+
+
 @dataclass(frozen=True)
 class VLBERTConfig(ModelConfig):
     'The size of a VL-BERT'
@@ -30,7 +34,7 @@ class VLBERTConfig(ModelConfig):
     heads: int = 12 # of each of them
     feedforward: int = 3072 # inner width
     feature_width: int = 2048 # of the region features
-    geometry_width: int = 2048 # of the code of a box, a multiple of 8
+    geometry_width: int = 2048 # of the code of a box, a positive multiple of 8
     region_classes: int = 1601 # of the detector, background included
     dropout: float = 0.1 # of states
     attention_dropout: float = 0.1 # of attention weights
@@ -40,8 +44,8 @@ class VLBERTConfig(ModelConfig):
     spe_after: bool = False # add it after the LayerNorm instead of before
 
     def __post_init__(self):
-        if self.geometry_width % 8:
-            raise ValueError(f'geometry_width must be a multiple of 8 (sine and cosine of four numbers), not {self.geometry_width}')
+        _check_geometry_width(self.geometry_width)
+        if self.spe_coordinates not in (2, 4): raise ValueError(f'spe_coordinates must be 2 (centre) or 4 (centre and size), not {self.spe_coordinates}')
 
     @classmethod
     def base(cls, **changes) -> 'VLBERTConfig': # any setting by name
@@ -64,14 +68,18 @@ class VLBERTConfig(ModelConfig):
 # %% ../nbs/15_vlbert.ipynb #8abc404c
 def geometry_encoding(
     locations: Tensor, # (b, r, 5) x1, y1, x2, y2 and area as shares of the picture
-    width: int, # of the encoding, a multiple of 8
+    width: int, # of the encoding, a positive multiple of 8
 ) -> Tensor: # (b, r, width) sines then cosines, of centre x, centre y, width and height
     "VL-BERT's code of a box"
+    _check_geometry_width(width)
+    dtype = locations.dtype if locations.is_floating_point() else torch.float32
+    # in bfloat16 a code would be off by up to 0.9
+    locations = locations.to(torch.promote_types(dtype, torch.float32))
     low, high = locations[..., :2], locations[..., 2:4]
     numbers = 100 * torch.cat([(low + high) / 2, high - low], -1)
     waves = torch.arange(width // 8, device=locations.device, dtype=locations.dtype) / (width // 8)
     angles = numbers[..., None] / 1000**waves
-    return torch.cat([angles.sin(), angles.cos()], -1).flatten(-2)
+    return torch.cat([angles.sin(), angles.cos()], -1).flatten(-2).to(dtype)
 
 # %% ../nbs/15_vlbert.ipynb #819c860c
 class VLBERT(nn.Module):
@@ -88,7 +96,7 @@ class VLBERT(nn.Module):
         self.masked_features = nn.Embedding(1, c.feature_width)
         self.look = nn.Linear(c.geometry_width + c.feature_width, c.width)
         self.look_words, self.look_regions, self.norm = (layer_norm(c.width) for _ in range(3))
-        self.look_dropout, self.dropout = nn.Dropout(c.dropout), nn.Dropout(c.dropout)
+        self.look_dropout, self.dropout = Dropout(c.dropout), Dropout(c.dropout)
         dropouts = dict(dropout=c.dropout, attention_dropout=c.attention_dropout)
         self.layers = nn.ModuleList(TransformerLayer(c.width, c.heads, c.feedforward, **dropouts) for _ in range(c.layers))
         self.pooler = nn.Linear(c.width, c.width)
