@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GFLOP', 'REFERENCE', 'MEASURES', 'step_batch', 'Trainee', 'without', 'time_in_turns', 'bench_model']
 
-# %% ../nbs/90_bench_models.ipynb #84e55d1c
+# %% ../nbs/90_bench_models.ipynb #2a59b12c
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -23,7 +23,7 @@ from .training import keep_memory, parameter_groups
 from .transformer import Attention, Batch, Dropout, TransformerLayer
 from .vilbert import PretrainingHeads, ViLBERT, ViLBERTConfig
 
-# %% ../nbs/90_bench_models.ipynb #ed4a6c6a
+# %% ../nbs/90_bench_models.ipynb #916f17ac
 GFLOP = 52. # floating-point operations, in billions, of one training step of ViLBERT base a sample: products of matrices only
 REFERENCE = .69 # what the published code reaches by the measure of this page, in float32 on two cores
 
@@ -51,7 +51,7 @@ def step_batch(
         spans=spans, pair_samples=spans[rows, 0], pair_rows=rows, pair_regions=torch.randint(1, regions, rows.shape, generator=g),
         pair_labels=(torch.arange(len(rows)) % 2).float())
 
-# %% ../nbs/90_bench_models.ipynb #267802c0
+# %% ../nbs/90_bench_models.ipynb #2c759dc9
 @dataclass
 class Trainee:
     "A ViLBERT with all heads, ready to be trained on one batch again and again."
@@ -92,7 +92,7 @@ class Trainee:
         self.parts.zero_grad()
         return loss.item()
 
-# %% ../nbs/90_bench_models.ipynb #5977610a
+# %% ../nbs/90_bench_models.ipynb #db0876f5
 def _written_out(self, x, bias=None, context=None, return_maps=False):
     "Attention by scores, softmax and dropout, each a function of its own."
     if context is None: query, key, value = self._split(self.query_key_value(x), 3)
@@ -113,7 +113,7 @@ def without(
         if 'compile' in measures: stack.enter_context(patch.object(TransformerLayer, 'forward', torch.compile(TransformerLayer.forward, dynamic=False)))
         yield
 
-# %% ../nbs/90_bench_models.ipynb #5d0ad8b9
+# %% ../nbs/90_bench_models.ipynb #a4ff5bad
 def _wait(device): torch.cuda.synchronize() if torch.device(device).type == 'cuda' else None
 
 
@@ -152,7 +152,7 @@ def time_in_turns(
             seconds[name].append(taken)
     return seconds, products
 
-# %% ../nbs/90_bench_models.ipynb #5e297398
+# %% ../nbs/90_bench_models.ipynb #dc8373d1
 def _spread(times): return dict(median=median(times), least=min(times), most=max(times))
 
 
@@ -175,7 +175,7 @@ def _grounding_seconds(trainee, rounds):
         trainee.parts.zero_grad()
     return time_in_turns({'fp32': lambda: step(False), 'bf16': lambda: step(True)}, rounds, trainee.device)[0]
 
-# %% ../nbs/90_bench_models.ipynb #34562b36
+# %% ../nbs/90_bench_models.ipynb #6bebb0e1
 MEASURES = { # name: how it is taken back
     'sdpa': lambda trainee, bf16: _taken_back(trainee, bf16, 'sdpa'),
     'dropout': lambda trainee, bf16: _taken_back(trainee, bf16, 'dropout'),
@@ -216,7 +216,7 @@ def bench_model(
     config: ViLBERTConfig | None = None, # of the model; None = base
     samples: int = 8, # in the batch on the processor
     gpu_samples: int = 512, # in the batch on a GPU
-    rounds: int = 7, # of each step
+    rounds: int = 5, # of each step
     threads: int = 2, # on the processor
     compile: bool = True, # measure compiled layers, too? It takes minutes
 ) -> dict: # fp32, bf16 (ratios), grounding_share, measures (time without / time with), and what they come from
