@@ -50,6 +50,33 @@ def stripped(state, rules):
     return result
 
 
+def longest(state, rules): return rename(state, sorted(rules, key=lambda rule: -len(rule[0])))
+
+
+def wary(state, rules):
+    for name in state:
+        if (new := next(iter(rename({name: 0}, rules)))) != name and new in state: raise ValueError(f'{new} is there')
+    return rename(state, rules)
+
+
+def other_error(state, rules):
+    try: return rename(state, rules)
+    except ValueError as error: raise KeyError('twice') from error
+
+
+def in_place(state, rules):
+    result = rename(state, rules)
+    state.clear()
+    state.update(result)
+    return state
+
+
+def uses_rules_up(state, rules):
+    result = rename(state, rules)
+    rules.clear()
+    return result
+
+
 def test_check_rename_state():
     assert_check(checks.check_rename_state, rename, [
         (lambda state, rules: list(rename(state, rules)), 'dictionary'),
@@ -59,9 +86,14 @@ def test_check_rename_state():
         (everywhere, 'further on'),
         (stripped, 'only once'),
         (lambda state, rules: rename(state, rules[::-1]), 'not the last'),
+        (longest, 'before a longer one'),
         (all_rules, 'no other is tried'),
         (lambda state, rules: dict(sorted(rename(state, rules).items())), 'order of the checkpoint'),
         (lambda state, rules: rename(state, rules, refuse=False), 'Raise a ValueError'),
+        (wary, 'A new name may be an old one'),
+        (other_error, 'Raise a ValueError'),
+        (in_place, 'make a new dictionary'),
+        (uses_rules_up, 'make a new dictionary'),
     ])
 
 
@@ -89,6 +121,11 @@ def lost(state, loaded, pieces=lambda each, rows: [each[i:i + rows] for i in ran
     return [name for name, tensor in state.items() if not any(equal(tensor, piece) for each in loaded.values() for piece in pieces(each, len(tensor)))]
 
 
+def sorted_numbers(tensor, piece): return tensor.shape == piece.shape and torch.equal(tensor.flatten().sort().values, piece.flatten().sort().values)
+def flat(tensor, piece): return torch.equal(tensor.flatten(), piece.flatten())
+def up_to_three(each, rows): return [piece for count in (1, 2, 3) if len(each) % count == 0 for piece in each.chunk(count)]
+
+
 def close(tensor, piece): return tensor.shape == piece.shape and torch.allclose(tensor, piece)
 
 
@@ -105,4 +142,8 @@ def test_check_never_arrived():
         (lambda state, loaded: lost(state, loaded, pieces=lambda each, rows: [each[i:i + rows] for i in range(len(each))]), 'whole pieces'),
         (lambda state, loaded: lost(state, loaded, pieces=lambda each, rows: each.split(rows) if each.ndim == 2 else [each]), 'one axis only'),
         (lambda state, loaded: lost(state, loaded, equal=close), 'Nearly'),
+        (lambda state, loaded: lost(state, loaded, equal=sorted_numbers), 'another order'),
+        (lambda state, loaded: lost(state, loaded, equal=flat), 'another shape'),
+        (lambda state, loaded: lost(state, loaded, pieces=up_to_three, equal=flat), 'another shape'),
+        (lambda state, loaded: lost(state, loaded, pieces=up_to_three), 'last of five'),
     ])

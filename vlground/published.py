@@ -97,7 +97,7 @@ def fill_module(
     module.load_state_dict(before | filled)
     return missing
 
-
+# %% ../nbs/14_published.ipynb #42d5e45e
 def write_module(
     module: nn.Module, # ours
     names: Names, # of its modules
@@ -278,6 +278,16 @@ WORD_HEAD = {'word_bias': ('cls.predictions.bias',), 'word_transform.0': ('cls.p
     'word_transform.2': ('cls.predictions.transform.LayerNorm',)} # of BERT and of ViLBERT
 GROWS = 'bert.embeddings.position_embeddings.weight', 'bert.embeddings.token_type_embeddings.weight' # tables of which a model may use some rows, or add some
 
+
+def _grown(
+    ours: Tensor, # (n, width) table of the model
+    theirs: Tensor, # (m, width) table of the BERT
+) -> Tensor: # (n, width)
+    'The rows of a BERT as far as they go, then those of the model'
+    table, rows = ours.clone(), min(len(ours), len(theirs))
+    table[:rows] = theirs[:rows]
+    return table
+
 # %% ../nbs/14_published.ipynb #948d1773
 def load_bert(
     name: str, # as for `read_bert`
@@ -298,10 +308,7 @@ def load_bert(
         raise ValueError(f'{name}: its word head has a table of its own; that of this model is the word embedding')
     for module, names in parts:
         for ours, (theirs, *_) in tensor_names(module, names).items():
-            table = module.state_dict()[ours].clone()
-            if theirs not in GROWS or table.shape[1:] != state[theirs].shape[1:]: continue
-            rows = min(len(table), len(state[theirs]))
-            table[:rows] = state[theirs][:rows]
-            state[theirs] = table
+            table = module.state_dict()[ours]
+            if theirs in GROWS and table.shape[1:] == state[theirs].shape[1:]: state[theirs] = _grown(table, state[theirs])
         fill_module(module, names, state)
     if missing: warnings.warn(f'{name} has no word head: {_some(missing)} keep their initial values', stacklevel=3)
