@@ -12,7 +12,7 @@ from torch import nn
 from vlground.grounding import GroundingHead, phrase_states, token_rows
 from vlground.objectives import LossWeights, mask_regions, mask_words, pretraining_losses
 from vlground.spe import spatial_encoding
-from vlground.transformer import Attention, Batch, Dropout, Encoded, attention_bias, attention_maps, init_weights
+from vlground.transformer import Attention, Batch, Dropout, Encoded, Linear, attention_bias, attention_maps, init_weights
 from vlground.vilbert import PretrainingHeads, ViLBERT, ViLBERTConfig
 from vlground.vlbert import VLBERT, VLBERTConfig, geometry_encoding, vlbert_heads
 
@@ -516,3 +516,39 @@ def test_codes_of_boxes_are_computed_in_single_precision():
     assert torch.equal(geometry_encoding(torch.tensor([[[0, 0, 1, 1, 1]]]), 16), geometry_encoding(torch.tensor([[[0., 0, 1, 1, 1]]]), 16))
     for width in (12, 4, 0, -8):
         with pytest.raises(ValueError, match=f'positive multiple of 8 .*, not {width}'): geometry_encoding(locations, width)
+
+
+@pytest.mark.parametrize('crosses', [False, True])
+def test_attention_drops_weights_in_training_only(crosses):
+    torch.manual_seed(0)
+    attention = Attention(8, 2, context_width=6 if crosses else None, dropout=.5)
+    x, context, bias = torch.randn(3, 5, 8), torch.randn(3, 4, 6) if crosses else None, attention_bias(torch.rand(3, 4 if crosses else 5) < .7)
+    plain, maps = attention(x, bias, context, return_maps=True)
+    assert torch.allclose(attention.eval()(x, bias, context), plain, atol=1e-6)
+    value = attention.key_value(context).chunk(2, -1)[1] if crosses else attention.query_key_value(x).chunk(3, -1)[2]
+    attention.train()
+    torch.manual_seed(1)
+    thinned = Dropout(.5)(maps) @ value.unflatten(-1, (2, -1)).transpose(1, 2)
+    torch.manual_seed(1)
+    assert torch.allclose(attention(x, bias, context), attention.output(thinned.transpose(1, 2).flatten(2)), atol=1e-6)
+    assert not torch.allclose(attention(x, bias, context), plain, atol=1e-2)
+
+
+@pytest.mark.parametrize('shape', [(2, 7, 768), (5, 768), (768,), (0, 3, 768), (1, 2, 3, 768)])
+def test_a_wide_affine_map_is_the_usual_one(shape):
+    torch.manual_seed(0)
+    ours, usual = Linear(768, 1024), nn.Linear(768, 1024)
+    usual.load_state_dict(ours.state_dict())
+    x = torch.randn(*shape[:-1], 2*shape[-1])[..., ::2] # not contiguous
+    results = []
+    for map_ in (ours, usual):
+        each = x.clone().requires_grad_()
+        y = map_(each)
+        y.square().sum().backward()
+        results.append((y.detach(), each.grad, map_.weight.grad, map_.bias.grad))
+    for a, b in zip(*results, strict=True): assert a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-4)
+    assert ours.double()(x.double()).dtype == torch.float64
+    with torch.autocast('cpu', torch.bfloat16): assert ours.float()(x).dtype == torch.bfloat16
+    ours.weight.requires_grad_(False)
+    ours.weight.grad = None
+    if x.numel(): assert ours(x.clone().requires_grad_()).sum().backward() is None and ours.weight.grad is None
