@@ -486,7 +486,8 @@ Each arm has the learning rate that a search on another world found best for it.
         both = ' and '.join(f'{a["expressions"]:,}' for a, b in zip(*runs) if is_decided(a) and is_decided(b))
         about += f"""
 
-Another processor rounds differently, and then the same seeds train other models. On {again['made']['date'][:10]}, in {again['seconds']/60:.0f} minutes, *with − without* came out, from the top of the
+Another processor, or other code for the same sums, rounds differently: the same seeds train other models.
+On {again['made']['date'][:10]}, in {again['seconds']/60:.0f} minutes, *with − without* came out, from the top of the
 table down, as {points}. More than two standard errors in both runs: the gain with {both or "no number of"} expressions."""
     return '\n'.join(lines) + '\n\n' + about
 
