@@ -95,7 +95,7 @@ class Linear(nn.Linear):
         'x times the weights, plus the bias'
         plain = x.device.type != 'cpu' or x.dtype != torch.float32 or x.ndim < 2 or torch.is_autocast_enabled('cpu') or torch.compiler.is_compiling()
         if plain or self.weight.numel() < 2**19 or not torch.backends.mkldnn.is_available(): return super().forward(x)
-        # the usual product slows down where weights come from memory and not from the cache; gradients of gradients need the usual one
+        # what this brings a large model stands in results/bench-model.json (onednn); second derivatives need the usual product
         return F.linear(x.to_mkldnn(), self.weight, self.bias).to_dense()
 
 
