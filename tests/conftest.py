@@ -8,6 +8,7 @@ os.environ['MPLBACKEND'] = 'Agg'
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import torch  # noqa: E402  (after the number of threads is set)
+from faults import FAULTS  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 torch.set_num_threads(1)
@@ -58,8 +59,36 @@ def small_labels(small_world) -> Path:
     return label_captions(read_captions(small_world/'captions.tsv'), small_world.parent/'labels', shard_size=20, quiet=True)
 
 
+def pytest_collection_modifyitems(items):
+    "A test tells which faults it injects, also to the process that reports."
+    for item in items: item.user_properties += [('fault', number) for mark in item.iter_markers('fault') for number in mark.args]
+
+
+def tests_by_fault(stats) -> dict[int, dict[str, list[str]]]:
+    "The outcomes of the tests of each fault, by the name of the test."
+    found = {}
+    for outcome in ('passed', 'failed', 'error', 'skipped'):
+        for report in stats.get(outcome, []):
+            for number in {value for name, value in getattr(report, 'user_properties', []) if name == 'fault'}:
+                found.setdefault(number, {}).setdefault(report.nodeid.partition('[')[0].removeprefix('tests/'), []).append(outcome)
+    return found
+
+
+def print_faults(terminalreporter) -> None:
+    "What was injected, what is promised, and which tests saw it kept."
+    found = tests_by_fault(terminalreporter.stats)
+    if not found: return
+    terminalreporter.section('tests by fault')
+    for number, promise in FAULTS.items():
+        if number not in found: continue
+        terminalreporter.write_line(f'{number:2}  {promise}')
+        for name, outcomes in sorted(found[number].items()):
+            terminalreporter.write_line(f'      {name}: {", ".join(f"{outcomes.count(each)} {each}" for each in dict.fromkeys(outcomes))}')
+
+
 def pytest_terminal_summary(terminalreporter):
-    "How long each notebook took (those above a minute are marked); how far our models are from the published code."
+    "How long each notebook took (those above a minute are marked); how far our models are from the published code; what the tests of the faults saw."
+    print_faults(terminalreporter)
     reports = [report for outcome in ('passed', 'failed') for report in terminalreporter.stats.get(outcome, [])]
     noted = {name: value for report in reports for name, value in getattr(report, 'user_properties', [])}
     times = {name: value for name, value in noted.items() if name.endswith('.ipynb')}
@@ -68,3 +97,6 @@ def pytest_terminal_summary(terminalreporter):
     differences = {name.removeprefix('difference: '): value for name, value in noted.items() if name.startswith('difference: ')}
     if differences: terminalreporter.section('largest difference from the published code')
     for name, value in differences.items(): terminalreporter.write_line(f'{name:54} {value}')
+    ends = {name.removeprefix('sha256: '): value for name, value in noted.items() if name.startswith('sha256: ')}
+    if ends: terminalreporter.section('sha256 of the weights at the end')
+    for name, value in sorted(ends.items()): terminalreporter.write_line(f'{value}  {name}')

@@ -206,6 +206,7 @@ def test_other_modes(placed, scene, mode):
     close = scene if mode in ('CMYK', 'YCbCr', 'P') else scene.convert('L').convert('RGB') if mode != '1' else scene.convert('1').convert('RGB')
     assert np.abs(np.asarray(picture, float) - np.asarray(close, float)).mean() < 6
 
+@pytest.mark.fault(8)
 @pytest.mark.parametrize('orientation', range(1, 9))
 def test_pictures_are_upright(placed, scene, orientation):
     turn = {2: 'FLIP_LEFT_RIGHT', 3: 'ROTATE_180', 4: 'FLIP_TOP_BOTTOM', 5: 'TRANSPOSE', 6: 'ROTATE_90', 7: 'TRANSVERSE', 8: 'ROTATE_270'} # how the sensor lay
@@ -254,12 +255,14 @@ def test_a_phone_s_picture_of_two_halves(placed, scene):
     picture = read_without_warning(placed(saved(scene, 'MPO', save_all=True, append_images=[scene.rotate(180)])))
     assert picture.size == scene.size and np.abs(np.asarray(picture, float) - np.asarray(scene, float)).mean() < 8
 
+@pytest.mark.fault(8)
 def test_a_single_pixel_is_a_picture_and_a_line_is_none(placed):
     assert read_without_warning(placed(saved(Image.new('RGB', (1, 1), 'red'), 'PNG'))).getpixel((0, 0)) == (255, 0, 0)
     assert read_without_warning(placed(saved(Image.new('RGB', (LONGEST, 1)), 'PNG'))).size == (LONGEST, 1)
     for size in ((LONGEST + 1, 1), (2, 2*LONGEST + 1)):
         assert read_without_warning(placed(saved(Image.new('RGB', size), 'PNG'))) == f'{size[0]} x {size[1]} pixels: longer than 100 times its other side'
 
+@pytest.mark.fault(8)
 @pytest.mark.parametrize('form', ['JPEG', 'PNG', 'GIF', 'WEBP', 'BMP', 'TIFF'])
 def test_cut_pictures(placed, scene, form):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
@@ -268,12 +271,14 @@ def test_cut_pictures(placed, scene, form):
         why = read_without_warning(placed(data[:keep]))
         assert isinstance(why, str) and why
 
+@pytest.mark.fault(8)
 def test_what_is_no_picture(placed):
     assert read_without_warning(placed(b'')) == 'the file is empty'
     postscript = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n' # Pillow would start an interpreter for it
     for data in (b'<html>404</html>', bytes(5000), b'\xff\xd8', postscript, b'P5 2 2 255 abcd'):
         assert read_without_warning(placed(data)) == 'not a picture (none of JPEG, PNG, WEBP, BMP, GIF, TIFF), or its first bytes are damaged'
 
+@pytest.mark.fault(8)
 def test_gigantic_pictures_are_refused_before_they_are_decoded(placed):
     assert read_without_warning(placed(png(30_000, 30_000))) == 'more than 179 megapixels: make it smaller'
     assert len(png(30_000, 30_000)) < 100

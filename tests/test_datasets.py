@@ -119,6 +119,7 @@ def test_what_a_table_cannot_carry_is_refused(images, tmp_path):
 CAPTIONS = {'a regular expression': r'(a|b)* [^$] \d{3} .*? \\ C:\new\temp', 'nothing': '', 'blanks': '  \u3000 ', 'NUL': 'a\0b', 'emoji': '👩‍👩‍👧‍👦 and 🐕‍🦺', 'right to left': 'כלב אדום رأى قطة',
             'marks': 'e\u0301 o\u0308 \u0061\u0328\u0301', 'long': 'word '*10_000, 'breaks': 'a\nb\r\nc\u2028d\x85e\x0bf', 'quotes': '"a" \'b\' #1'}
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize('kind', CAPTIONS)
 def test_strange_captions_survive_every_layout(images, tmp_path, kind):
     caption = CAPTIONS[kind]
@@ -400,12 +401,14 @@ BOMBS = {'system': lambda target: pickle.dumps([Bomb(target)]), 'nested': lambda
          'getattr': lambda target: b"cbuiltins\ngetattr\n(cos\nsystem\nS'__call__'\ntR.", 'stack global': lambda target: b'\x80\x04\x8c\x05posix\x8c\x06system\x93.',
          'objects': lambda target: pickle.dumps(np.array([Bomb(target), 1], dtype=object)), 'build': lambda target: b"ccollections\nOrderedDict.fromkeys\n.", 'persistent': lambda target: b'Pabc\n.'}
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize('kind', BOMBS)
 def test_bombs_are_refused_and_do_not_go_off(tmp_path, kind):
     (tmp_path/'refs.p').write_bytes(BOMBS[kind](tmp_path/'boom'))
     with pytest.raises(ValueError, match='refs.p: not a pickle of plain data'): read_pickle(tmp_path/'refs.p')
     assert not (tmp_path/'boom').exists()
 
+@pytest.mark.fault(7)
 def test_the_bomb_would_have_gone_off(tmp_path):
     for kind in ('system', 'nested', 'eval', 'objects'):
         pickle.loads(BOMBS[kind](tmp_path/kind))

@@ -229,6 +229,7 @@ class Bomb:
     def __reduce__(self): return os.mkdir, (self.folder,)
 
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize('save', [torch.save, lambda bomb, path: path.write_bytes(pickle.dumps(bomb, 2))], ids=['torch', 'pickle'])
 def test_a_pickle_bomb_is_refused_and_does_not_go_off(tmp_path, save):
     gone_off, file = tmp_path/'gone off', tmp_path/'bomb.pt'

@@ -220,6 +220,7 @@ class Bomb:
     def __init__(self, target): self.target = target
     def __reduce__(self): return os.system, (f'touch "{self.target}"',)
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize('protocol', range(6))
 def test_a_bomb_among_the_references_does_not_go_off(tmp_path, protocol):
     path = original(tmp_path)/'refcoco+'/'refs(unc).p'

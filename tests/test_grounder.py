@@ -17,7 +17,7 @@ from vlground.grounder import (COCO_ANCHORS, FLICKR_ANCHORS, PAPER, WORLD, Fusio
                                letterbox, out_of_square, phrase_ids, world_teacher)
 from vlground.phrases import load_tokenizer
 from vlground.scenes import TEACHER, example_scene, make_scene, render
-from vlground.training import config_from
+from vlground.checkpoints import config_from
 from vlground.world import short_labels
 
 

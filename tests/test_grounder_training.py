@@ -16,7 +16,8 @@ from vlground.grounder import (PAPER, WORLD, GrounderConfig, OneStageGrounder, R
 from vlground.grounder_training import LabelledPhrase, fit_grounder, flipped, grounding_batch, grounding_loss, item_batch, responsible, train_grounder
 from vlground.phrases import load_tokenizer
 from vlground.scenes import TEACHER, example_scene, make_scene, render
-from vlground.training import TrainConfig, read_log
+from vlground.logs import read_log
+from vlground.training import TrainConfig
 from vlground.world import short_labels
 
 CELLS = [tuple(cell) for cell in candidates(WORLD).tolist()]
@@ -174,6 +175,7 @@ def test_flipping_is_off_unless_asked_for_and_depends_on_the_step_alone(read):
     assert x == {(True, 6), (False, 38)} # 24 and 256 - 104 pixels, in a square of 64
 
 
+@pytest.mark.fault(13)
 @pytest.mark.parametrize('box', [(24, 136, 80, 60), (24, 24, 24, 60), (0, 0, 300, 60), (-5, 0, 20, 20), (float('nan'), 0, 20, 20)])
 def test_a_box_that_is_none_is_refused_with_its_item(read, box):
     items = [LabelledPhrase(Image.new('RGB', (100, 80)), 'a dog', (1, 1, 50, 50)), LabelledPhrase(Image.new('RGB', (256, 256)), 'a red cat', box)]

@@ -149,6 +149,7 @@ def test_order_of_regions_does_not_matter(name):
     assert torch.allclose(near.regions[:, order], far.regions) and torch.allclose(near.words, far.words)
 
 
+@pytest.mark.fault(12)
 @both
 @pytest.mark.parametrize('side', ['word', 'region', 'both'])
 def test_rows_of_padding_alone_are_finite(name, side):
@@ -167,6 +168,7 @@ NOTHING = {
     'grounding': lambda b: {k: getattr(b, k)[:0] for k in ('spans', 'pair_samples', 'pair_rows', 'pair_regions', 'pair_labels')}}
 
 
+@pytest.mark.fault(10)
 @every
 @levels
 @pytest.mark.parametrize('part', NOTHING)
@@ -185,6 +187,7 @@ def test_nothing_to_ask_is_exactly_zero(name, level, part):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.fault(10)
 @levels
 @pytest.mark.parametrize('label', [0., 1.])
 def test_pairs_of_one_kind_only(level, label):
@@ -193,6 +196,7 @@ def test_pairs_of_one_kind_only(level, label):
     assert losses['grounding'] > 0 and losses['total'].isfinite()
 
 
+@pytest.mark.fault(10)
 def test_phrases_without_a_pair():
     model, batch = make_model('vilbert'), make_batch()
     losses = losses_of(model, replace(batch, **{k: getattr(batch, k)[:0] for k in ('pair_samples', 'pair_rows', 'pair_regions', 'pair_labels')}))
@@ -387,6 +391,7 @@ def test_spe_options(name):
     assert torch.equal(states(spe_after=True, spe_coordinates=4), plain)
 
 
+@pytest.mark.fault(12)
 def test_spatial_encoding_of_padding_is_zero():
     code = spatial_encoding(torch.rand(2, 3, 5), 16, torch.tensor([[True, False, True], [False, False, True]]))
     assert (code == 0).all(-1).tolist() == [[False, True, False], [True, True, False]]
@@ -404,6 +409,7 @@ def test_vlbert_replaces_masked_regions_but_never_the_global_one():
     assert changed.nonzero().tolist() == [[0, 12 + 2]]
 
 
+@pytest.mark.fault(13)
 def test_spatial_encoding_of_broken_boxes_is_finite():
     nan, inf = float('nan'), float('inf')
     boxes = torch.tensor([[[nan] * 5, [0.5, 0.5, 0.5, 0.5, 0], [0.9, 0.9, 0.1, 0.1, 0.64], [-2, -2, 3, 3, 25], [inf, 0, inf, 1, 1]]])

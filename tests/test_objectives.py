@@ -354,6 +354,7 @@ def test_heads_work_on_masked_positions_alone(model):
 
 # faults
 
+@pytest.mark.fault(10)
 @levels
 def test_fault_10_every_pair_excluded_is_exactly_zero(model, level):
     backbone, heads = model
@@ -365,6 +366,7 @@ def test_fault_10_every_pair_excluded_is_exactly_zero(model, level):
     assert all((p.grad == 0).all() for p in grounding.parameters()) and all(p.grad.isfinite().all() for p in heads.parameters())
 
 
+@pytest.mark.fault(10)
 @levels
 def test_fault_10_no_pair_at_all_with_masked_pairs_excluded(model, level):
     backbone, heads = model
@@ -377,6 +379,7 @@ def test_fault_10_no_pair_at_all_with_masked_pairs_excluded(model, level):
         assert all(p.grad is not None and (p.grad == 0).all() for p in grounding.parameters())
 
 
+@pytest.mark.fault(10)
 def test_fault_10_nothing_hidden_in_any_aligned_sample(model):
     backbone, heads = model
     batch = replace(make_batch(), aligned=torch.zeros(5, dtype=torch.bool))
@@ -386,6 +389,7 @@ def test_fault_10_nothing_hidden_in_any_aligned_sample(model):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in heads.parameters())
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize('overlap', [None, 'divisor', 'zero'])
 def test_fault_12_rows_of_padding_alone(overlap):
     nothing = torch.zeros(2, 4, dtype=torch.bool)
@@ -400,6 +404,7 @@ def test_fault_12_rows_of_padding_alone(overlap):
 BROKEN = {'no area': [.5, .5, .5, .9], 'reversed': [.9, .9, .1, .1], 'outside': [-2., -2., 3., 3.], 'NaN': [NAN] * 4, 'one NaN': [.1, NAN, .9, .9], 'infinite': [-INF, 0., INF, 1.]}
 
 
+@pytest.mark.fault(13)
 @pytest.mark.parametrize('name', BROKEN)
 @pytest.mark.parametrize('overlap', ['divisor', 'zero'])
 def test_fault_13_broken_boxes_are_neighbours_of_none_and_yield_no_nan(name, overlap):
@@ -413,6 +418,7 @@ def test_fault_13_broken_boxes_are_neighbours_of_none_and_yield_no_nan(name, ove
     if name != 'outside': assert not overlapping(locations, torch.tensor([[False, True, True, False, False]])).any()
 
 
+@pytest.mark.fault(13)
 def test_fault_13_broken_boxes_in_training(model):
     backbone, heads = model
     features, mask = torch.randn(5, 6, FEATURES, generator=generator()), torch.ones(5, 6, dtype=torch.bool)

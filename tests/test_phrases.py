@@ -54,6 +54,7 @@ def test_a_phrase_cannot_contradict_itself():
     with pytest.raises(AttributeError): Phrase('a dog', 0, 5).start = 1
 
 
+@pytest.mark.fault(9)
 @given(any_character)
 @example('')
 @example('a dog and a dog')
@@ -70,6 +71,7 @@ def test_a_caption_between_others_keeps_its_phrases(text):
     assert between == alone
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize('text, count', [
     ('a red dog, '*3334, 3334), ('a red dog '*3334, 3334), ('red '*10_000, 0), ('a very '*5000, 0), ('red, '*5000, 0), ("the boy's "*5000, 5000), ('('*10_000, 0), ('🐶'*10_000, 0), ('x'*100_000, 1), ("a'"*20_000, None), ('dog '*10_000, None), ('and '*10_000, 0),
 ])
@@ -245,12 +247,14 @@ def test_paper_by_name(paper):
     assert noun_phrases('', 'paper') == []
 
 
+@pytest.mark.fault(18)
 def test_paper_says_which_command_brings_its_data(monkeypatch, tmp_path):
     monkeypatch.setattr(nltk.data, 'path', [str(tmp_path)])
     with pytest.raises(FileNotFoundError, match=r'`python -m textblob\.download_corpora`.*"caption", which needs no data'): PaperExtractor()
     assert noun_phrases('a dog') == [Phrase('a dog', 0, 5)]
 
 
+@pytest.mark.fault(18)
 def test_paper_says_so_when_the_corpus_is_missing(monkeypatch):
     def train(self): raise MissingCorpusError
     monkeypatch.setattr(lesson, 'PunktTokenizer', lambda name: None)
@@ -314,6 +318,7 @@ def test_loading(tmp_path):
     assert load_tokenizer(path).encode('a dog').ids[0] == 2 and load_tokenizer(str(path)).token_to_id('[MASK]') == 4
 
 
+@pytest.mark.fault(18)
 def test_no_network(tmp_path):
     code = 'from vlground.phrases import load_tokenizer\ntry: load_tokenizer("bert-base-uncased")\nexcept FileNotFoundError as error: print(error)\nprint(load_tokenizer().token_to_id("[CLS]"))'
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=os.environ | {'HF_HUB_OFFLINE': '1', 'HF_HOME': str(tmp_path)}, capture_output=True, text=True, timeout=300)
@@ -341,6 +346,7 @@ def pieces_by_letters(phrase, encoding):
     return [i for i, ((start, end), special) in enumerate(zip(encoding.offsets, encoding.sequence_ids)) if special == 0 and letters & set(range(start, end))]
 
 
+@pytest.mark.fault(9)
 @given(texts)
 @example('a dog and a dog')
 @example('a dog🐶cat')
@@ -354,6 +360,7 @@ def test_spans_cover_exactly_the_pieces_of_the_phrase(text):
     assert [list(range(first, last)) for first, last in spans.tolist()] == [pieces for pieces in by_letters if pieces]
 
 
+@pytest.mark.fault(9)
 @given(texts, st.integers(2, 40), st.sampled_from(['right', 'left']))
 @example('a red dog chasing a small cat near the old house', 9, 'right')
 def test_cut_phrases_are_dropped_and_counted(text, limit, direction):
@@ -383,6 +390,7 @@ def test_padding_and_a_second_text_are_no_pieces():
     assert spans.tolist() == [[1, 3], [4, 6]]
 
 
+@pytest.mark.fault(9)
 def test_nothing_to_find():
     for text, special in [('', True), ('', False), ('a dog', True)]:
         encoding = TOKENIZER.encode(text, add_special_tokens=special)

@@ -183,6 +183,7 @@ def test_half_precision_finds_the_same_places(detector, scenes, precision):
 BAD = {'reversed': [30., 9, 20, 40], 'without area': [9., 9, 9, 40], 'outside the picture': [-3., 9, 20, 40], 'not four finite numbers': [9., torch.nan, 20, 40]}
 
 
+@pytest.mark.fault(13)
 @pytest.mark.parametrize('fault', BAD)
 def test_what_is_no_box_is_refused(detector, scenes, tmp_path, fault):
     good, bad = torch.tensor([[1., 1, 50, 50]]), torch.tensor([[1., 1, 50, 50], BAD[fault]])
@@ -355,6 +356,7 @@ def test_coco_weights_from_the_cache(cached, scenes):
     assert len(detector([render(scenes[0])])[0].boxes) == 10 # sure of nothing, and the proposals are not thinned beforehand
 
 
+@pytest.mark.fault(18)
 def test_without_a_network_one_error_says_what_to_run(cached):
     with pytest.raises(FileNotFoundError) as caught: load_detector('coco')
     told = str(caught.value)
@@ -369,6 +371,7 @@ class Bomb:
     def __reduce__(self): return os.mkdir, (self.folder,)
 
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize('save', [torch.save, lambda bomb, path: path.write_bytes(pickle.dumps(bomb, 2))], ids=['torch', 'pickle'])
 def test_a_pickle_bomb_is_refused_and_does_not_go_off(cached, tmp_path, save):
     gone_off = tmp_path/'gone off'
@@ -418,6 +421,7 @@ def odd(tmp_path_factory):
     return folder
 
 
+@pytest.mark.fault(8)
 def test_a_broken_picture_gets_its_error_and_the_shard_is_finished(odd, tmp_path):
     store = Store(extract_regions(odd, tmp_path/'store', keep=4, shard_size=6, batch_size=3, quiet=True, max_errors=1.))
     assert len(store) == sum(path.is_file() for path in odd.rglob('*')) and store.verify() == []
@@ -428,6 +432,7 @@ def test_a_broken_picture_gets_its_error_and_the_shard_is_finished(odd, tmp_path
     assert 'sub folder/ümlaut.webp' in store.ids and store.get('turned.jpg').size == (100, 200)
 
 
+@pytest.mark.fault(8)
 def test_a_picture_of_a_billion_pixels_is_refused(odd, monkeypatch):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
     assert 'megapixels: make it smaller' in read_picture(odd/'whole.png')
@@ -453,6 +458,7 @@ if __name__ == '__main__': extract_regions(sys.argv[1], sys.argv[2], keep=8, sha
 '''
 
 
+@pytest.mark.fault(1)
 def test_killed_while_extracting_it_ends_with_the_same_bytes(small_world, tmp_path):
     whole = extract_regions(small_world/'images', tmp_path/'whole', keep=8, shard_size=8, batch_size=4, quiet=True)
     (tmp_path/'extract.py').write_text(EXTRACT)

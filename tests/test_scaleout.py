@@ -86,6 +86,7 @@ if __name__ == '__main__': label_captions(read_captions(sys.argv[1]), sys.argv[2
 '''
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize('workers', [1, 2])
 def test_killed_at_random_moments_by_two_runs_at_once_it_ends_with_the_same_bytes(small_world, whole, tmp_path, workers):
     (tmp_path/'label.py').write_text(LABEL)
@@ -155,6 +156,7 @@ def broken_pictures(folder: Path) -> list[CaptionedImage]:
     return [CaptionedImage(path.name, path, 'a red dog and a cat', path.name) for path in sorted(folder.iterdir())]
 
 
+@pytest.mark.fault(8)
 def test_odd_pictures_are_labelled_or_say_why_not(tmp_path):
     (tmp_path/'images').mkdir()
     odd = broken_pictures(tmp_path/'images')
@@ -167,6 +169,7 @@ def test_odd_pictures_are_labelled_or_say_why_not(tmp_path):
     assert told.captions == len(odd) and sum(told.errors.values()) == 4 and told.phrases == 2*(len(odd) - 4)
 
 
+@pytest.mark.fault(8)
 def test_too_many_errors_stop_the_run_and_keep_what_is_done(small_world, items, tmp_path):
     copytree(small_world/'images', tmp_path/'images')
     for item in items[8:20]: (tmp_path/'images'/item.image_id).write_bytes(b'')
@@ -190,6 +193,7 @@ class Whole:
 '''
 
 
+@pytest.mark.fault(19)
 def test_a_teacher_of_ones_own_by_its_name_with_workers_and_a_path_with_spaces(small_world, tmp_path):
     home = tmp_path/'meine Bilder – حديقة'
     copytree(small_world/'images', home/'images')
@@ -211,6 +215,7 @@ if __name__ == '__main__': label_captions(read_captions('captions.tsv'), 'neue L
     assert {label.box for each in found for label in each.labels} == {(0., 0., 256., 256.)}
 
 
+@pytest.mark.fault(19)
 def test_a_place_that_cannot_be_written_is_told_before_any_work(items, tmp_path, monkeypatch):
     (tmp_path/'file').write_text('in the way')
     monkeypatch.setattr('vlground.scaleout.label_shard', lambda *_, **__: pytest.fail('work was done in vain'))

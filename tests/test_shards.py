@@ -85,6 +85,7 @@ def test_a_plan_names_what_differs(tmp_path):
         with pytest.raises(ValueError, match=rf'begun with another plan \({told} differ\)'): ShardWriter(tmp_path/'w', 'words', list('abc'), 3, about)
 
 
+@pytest.mark.fault(21)
 def test_a_newer_format_is_refused_by_everybody(tmp_path):
     write(tmp_path/'w', list('abc'))
     save_json(load_json(tmp_path/'w'/'manifest.json') | {'format': FORMAT + 4}, tmp_path/'w'/'manifest.json')
@@ -112,6 +113,7 @@ def some_jobs(folder, ids, failing, tried):
     return job, writer
 
 
+@pytest.mark.fault(8)
 def test_a_run_stops_as_soon_as_the_share_cannot_be_kept(tmp_path):
     tried = []
     job, writer = some_jobs(tmp_path/'w', list('abcdefghij'), 'bdj', tried)
@@ -139,6 +141,7 @@ def same_shards(folder, done):
     done.put(True)
 
 
+@pytest.mark.fault(17)
 def test_two_writers_of_the_same_shards(tmp_path):
     "Nobody shares out anything: both write every shard that they see missing."
     done = FORK.Queue()
@@ -152,6 +155,7 @@ def test_two_writers_of_the_same_shards(tmp_path):
     assert all((tmp_path/'both'/name).read_bytes() == (tmp_path/'alone'/name).read_bytes() for name in names)
 
 
+@pytest.mark.fault(3)
 def test_a_full_disk_names_the_file_and_says_how_to_go_on(tmp_path):
     def full(path):
         path.write_text('ha')
@@ -162,6 +166,7 @@ def test_a_full_disk_names_the_file_and_says_how_to_go_on(tmp_path):
     assert {path.name for path in (tmp_path/'w').iterdir()} == {'.lock', 'manifest.json', 'shard-00000.jsonl'}
 
 
+@pytest.mark.fault(17)
 def test_leftovers_of_killed_writers_are_swept_with_the_last_shard(tmp_path):
     writer = write(tmp_path/'w', list('abcd'), 2, numbers={0})
     left = tmp_path/'w'/'.shard-00001.deadbeef.part.jsonl'

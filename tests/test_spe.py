@@ -21,6 +21,7 @@ def encode(boxes, width=32, mask=None, **options):
     return spatial_encoding(locations, width, torch.ones(1, len(boxes), dtype=torch.bool) if mask is None else mask, **options)[0]
 
 
+@pytest.mark.fault(13)
 @both
 @given(anything)
 def test_any_number_gives_finite_waves_of_length_one(coordinates, locations):
@@ -72,6 +73,7 @@ def test_boxes_with_one_centre_differ_only_in_four_coordinates():
     assert all((four[i] - four[j]).abs().max() > .1 for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
+@pytest.mark.fault(13)
 def test_broken_sizes():
     nan, inf = float('nan'), float('inf')
     height = encode([[.5, .9, .6, .1], [.5, nan, .6, .5], [0., -inf, 1., inf], [0., inf, 1., inf]], 8, coordinates=4)[:, 4:6]

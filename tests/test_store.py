@@ -146,6 +146,7 @@ def bad(**changes):
     for name, (place, value) in changes.items(): values[name][place] = torch.as_tensor(value)
     return Regions(**values, size=(200, 100))
 
+@pytest.mark.fault(13)
 @pytest.mark.parametrize('box', [(10, 10, 10, 20), (10, 10, 20, 10), (20, 10, 10, 20), (10, 20, 20, 10), (-3, 10, 20, 20), (10, 10, 201, 20), (10, 10, 20, 101),
                                  (10, float('nan'), 20, 20), (10, 10, float('inf'), 20), (float('-inf'), 10, 20, 20)])
 def test_bad_boxes_are_refused(tmp_path, box):
@@ -194,6 +195,7 @@ def test_folders_that_are_no_store(tmp_path):
     (tmp_path/'manifest.json').write_text('{"format": 1, "kind": "regions", "records": 1, "shard_size": 1, "shard_count": 1, "shards": []}')
     with pytest.raises(ValueError, match='must be whole numbers, shards an object'): Store(tmp_path)
 
+@pytest.mark.fault(21)
 def test_newer_format_is_refused(tmp_path):
     store = write_store(tmp_path/'s', [some_regions(0)])
     (tmp_path/'s'/'manifest.json').write_text(json.dumps(store.manifest | {'format': 9}))
@@ -209,6 +211,7 @@ def test_unfinished_store_is_refused(tmp_path):
 
 # faults
 
+@pytest.mark.fault(2)
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_one_flipped_bit_is_found(flip_store, data):
@@ -227,6 +230,7 @@ def flip_store(tmp_path_factory):
     write_store(folder, [some_regions(i) for i in range(6)])
     return folder
 
+@pytest.mark.fault(2)
 def test_cut_and_missing_files_are_named(tmp_path):
     store = write_store(tmp_path/'s', [some_regions(i, 3) for i in range(8)])
     path = tmp_path/'s'/'shard-00001.safetensors'
@@ -246,6 +250,7 @@ def write_on_a_full_disk(folder):
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     writer.write(1, [some_regions(1, 2000)])
 
+@pytest.mark.fault(3)
 def test_disk_full_leaves_no_shard_that_counts(tmp_path):
     "A limit on the size of files stands for the full disk: the write fails half way."
     process = FORK.Process(target=write_on_a_full_disk, args=(tmp_path/'s',))
@@ -282,6 +287,7 @@ def undisturbed(tmp_path_factory):
     assert find_damage(folder) == []
     return folder
 
+@pytest.mark.fault(1)
 def test_killed_writer_goes_on_and_ends_with_the_same_bytes(tmp_path, undisturbed):
     "SIGKILL six times while shards are written, often with two writers at once."
     moments, folder, done = random.Random(3), tmp_path/'s', [0]
@@ -306,6 +312,7 @@ def test_two_writers_at_once(tmp_path, undisturbed):
     assert [process.exitcode for process, _ in jobs] == [0, 0]
     assert same_files(tmp_path/'s', undisturbed)
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize('name', ['with spaces', 'größe ☂'])
 def test_any_folder(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
@@ -427,11 +434,13 @@ def fill(pictures, out, **options): return extract_regions(pictures, out, **dict
 @pytest.fixture(scope='module')
 def filled(pictures, tmp_path_factory): return fill(pictures, tmp_path_factory.mktemp('filled')/'s')
 
+@pytest.mark.fault(8)
 def test_broken_pictures_are_recorded(filled):
     store = Store(filled)
     assert [id[:2] for id in store.errors] == ['03', '08'] and len(store) == 12 and store.verify() == []
     assert all(len(store[i].boxes) for i in range(12) if i not in (3, 8)) and all(store.errors.values())
 
+@pytest.mark.fault(8)
 def test_too_many_broken_pictures_stop_the_run(pictures, filled, tmp_path):
     with pytest.raises(ValueError, match=r'2 of 12 could not be used, more than the share of 0.1 that max_errors allows; the first: 03'): fill(pictures, tmp_path/'s', max_errors=.1)
     done = read_manifest(tmp_path/'s', 'regions')['shards']
@@ -483,6 +492,7 @@ def test_boxes_from_a_file(pictures, tmp_path):
     boxes_file(tmp_path, boxes | {a: [[100., 100, 140, 161]]})
     with pytest.raises(ValueError, match='made_by.boxes_sha256 differ'): fill(pictures, tmp_path/'s', boxes=tmp_path/'boxes.jsonl')
 
+@pytest.mark.fault(13)
 def test_a_box_outside_its_picture_is_refused(pictures, tmp_path):
     a = sorted(path.name for path in pictures.iterdir())[0]
     with pytest.raises(ValueError, match=f'{a}: boxes file: box 1, .*is outside the picture'): fill(pictures, tmp_path/'s', boxes=boxes_file(tmp_path, {a: [[1., 1, 9, 9], [200., 200, 300, 250]]}))
@@ -516,6 +526,7 @@ def write_as_nobody(folder, said):
     try: StoreWriter(folder, ['a'], WIDTH, CLASSES, {})
     except OSError as error: said.put(str(error))
 
+@pytest.mark.fault(19)
 @pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid() != 0, reason='only root can become somebody else')
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path/'s').mkdir(mode=0o755)

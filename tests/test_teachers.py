@@ -361,6 +361,7 @@ def assert_sound(answers, images, asked):
         assert ((scores > 0) & (scores <= 1)).all() and ((phrases >= 0) & (phrases < len(each))).all()
 
 
+@pytest.mark.fault(9)
 @every_kind
 def test_odd_captions_and_odd_pictures(teachers, kind):
     images = [noise(64, 48), noise(1, 1), noise(3, 3), noise(400, 4), noise(4, 401), noise(33, 90, mode='L'), noise(50, 50, mode='P')]
@@ -450,6 +451,7 @@ def hub(monkeypatch, tmp_path):
     return tmp_path/'cache'
 
 
+@pytest.mark.fault(18)
 @every_kind
 def test_without_weights_or_network_one_sentence_says_what_to_run(hub, kind):
     usual = {'grounding-dino': 'IDEA-Research/grounding-dino-tiny', 'owlv2': 'google/owlv2-base-patch16-ensemble', 'florence-2': 'florence-community/Florence-2-base'}[kind]
@@ -504,6 +506,7 @@ class Bomb:
     def __reduce__(self): return open, (str(self.path), 'w')
 
 
+@pytest.mark.fault(7)
 def test_a_pickle_among_the_weights_is_not_opened(checkpoints, tmp_path):
     folder = damaged(checkpoints, tmp_path)
     (folder/'model.safetensors').unlink()

@@ -6,12 +6,15 @@ import os
 import random
 import resource
 import signal
+import subprocess
 import sys
+import threading
 import time
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -19,7 +22,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from vlground.core import sha256, torch_rng
-from vlground.training import TrainConfig, config_from, linear_warmup_decay, load_checkpoint, parameter_groups, read_log, save_checkpoint, train
+from vlground.checkpoints import config_from, load_checkpoint, load_finished, save_checkpoint
+from vlground.logs import read_log
+from vlground.optimizing import linear_warmup_decay, parameter_groups
+from vlground.training import TrainConfig, train
 
 # a job runs in a process of its own, forked from this one: what kills it is a real signal
 FORK = multiprocessing.get_context('fork')
@@ -82,7 +88,7 @@ def test_decay_falls_on_matrices_only():
 def test_tied_weights_are_updated_once():
     tied = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 5, bias=False))
     tied[1].weight = tied[0].weight
-    assert [len(group['params']) for group in parameter_groups(tied, 0.1)] == [1, 0]
+    assert [len(group['params']) for group in parameter_groups(tied, 0.1)] == [1]
 
 def test_loop_is_adamw_with_the_schedule(tmp_path):
     "The same weights as a loop written out by hand."
@@ -178,6 +184,7 @@ def test_old_checkpoints_go(tmp_path):
 def two_checkpoints(folder):
     for step in (1, 2): save_checkpoint(folder, {'weight': torch.full((50,), float(step))}, {'step': step})
 
+@pytest.mark.fault(2)
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_one_flipped_bit_is_found(tmp_path, data):
@@ -195,6 +202,7 @@ def test_one_flipped_bit_is_found(tmp_path, data):
     if file.suffix == '.safetensors': assert state['step'] == 1
     if state['step'] == 1: assert 'step-000002.safetensors is damaged' in str(caught[0].message)
 
+@pytest.mark.fault(2)
 @pytest.mark.parametrize('damage', ['cut', 'empty', 'missing'])
 def test_damaged_checkpoint_is_named_and_passed_over(tmp_path, damage):
     two_checkpoints(tmp_path)
@@ -211,12 +219,14 @@ def test_without_its_json_a_checkpoint_does_not_count(tmp_path):
     (tmp_path/'step-000002.json').unlink()
     assert load_checkpoint(tmp_path)[1]['step'] == 1
 
+@pytest.mark.fault(21)
 def test_newer_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr('vlground.training.CHECKPOINT_FORMAT', 7)
+    monkeypatch.setattr('vlground.checkpoints.CHECKPOINT_FORMAT', 7)
     two_checkpoints(tmp_path)
     monkeypatch.undo()
     with pytest.raises(ValueError, match='version 7 is newer than version 1'): load_checkpoint(tmp_path)
 
+@pytest.mark.fault(7)
 def test_pickle_in_place_of_a_checkpoint_is_never_run(tmp_path):
     two_checkpoints(tmp_path)
     class Bomb:
@@ -231,6 +241,7 @@ def save_on_a_full_disk(folder):
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     save_checkpoint(folder, {'weight': torch.ones(100_000)}, {'step': 2})
 
+@pytest.mark.fault(3)
 def test_disk_full(tmp_path):
     "A limit on the size of files stands for the full disk: the write fails half way."
     process = FORK.Process(target=save_on_a_full_disk, args=(tmp_path,))
@@ -243,6 +254,7 @@ def test_disk_full(tmp_path):
 
 # resuming
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize('step', [3, 7, 8, 20, 39])
 def test_resumed_run_ends_with_the_same_bits(tmp_path, whole, step):
     with pytest.raises(RuntimeError, match='gone'): run(tmp_path, make_batch=dies_at(step))
@@ -272,6 +284,7 @@ def wait_for(process, folder, step):
         assert process.is_alive(), folder.with_suffix('.told').read_text()
         time.sleep(0.002)
 
+@pytest.mark.fault(1)
 def test_killed_at_random_moments(tmp_path, whole):
     "SIGKILL eight times, anywhere from the start of a step to the middle of a save; then left alone."
     moments, folder, saved = random.Random(5), tmp_path/'run', []
@@ -289,6 +302,7 @@ def test_killed_at_random_moments(tmp_path, whole):
     assert same_end(folder, whole)
     assert not list(folder.rglob('.*'))
 
+@pytest.mark.fault(1)
 def test_what_a_kill_left_is_swept_up(tmp_path, whole):
     "Our own temporary files, and the hidden one through which safetensors may write."
     left = [tmp_path/'run'/name for name in ('.final.0123.part.safetensors', '.tmpAbCdEf', 'checkpoints/.step-000007.0123.part.safetensors', 'checkpoints/.tmpAbCdEf')]
@@ -299,6 +313,7 @@ def test_what_a_kill_left_is_swept_up(tmp_path, whole):
     assert not any(path.exists() for path in left) and same_end(tmp_path/'run', whole)
 
 
+@pytest.mark.fault(6)
 @pytest.mark.parametrize('number, code', [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
 def test_asked_to_stop(tmp_path, whole, number, code):
     folder = tmp_path/'run'
@@ -312,6 +327,7 @@ def test_asked_to_stop(tmp_path, whole, number, code):
     run(folder)
     assert (folder/'final.safetensors').read_bytes() == (whole/'final.safetensors').read_bytes()
 
+@pytest.mark.fault(6)
 @pytest.mark.parametrize('when', ['loading', 'evaluating', 'saving'])
 def test_asked_to_stop_at_any_time(tmp_path, whole, monkeypatch, when):
     "A request that comes late in a step does not lose that step."
@@ -321,13 +337,14 @@ def test_asked_to_stop_at_any_time(tmp_path, whole, monkeypatch, when):
     if when == 'loading': keywords['make_batch'] = lambda step: (step == 12 and once(), make_batch(step))[1]
     if when == 'evaluating': keywords['evaluate'] = lambda model: (once(), evaluate(model))[1]
     if when == 'saving':
-        monkeypatch.setattr('vlground.training.sha256', lambda path: (once(), sha256(path))[1])
+        monkeypatch.setattr('vlground.checkpoints.sha256', lambda path: ('000007' in path.name and once(), sha256(path))[1])
     with pytest.raises(SystemExit): run(tmp_path, **keywords)
     monkeypatch.undo()
     assert load_checkpoint(tmp_path/'checkpoints')[1]['step'] == {'loading': 13, 'evaluating': 10, 'saving': 7}[when]
     run(tmp_path)
     assert (tmp_path/'final.safetensors').read_bytes() == (whole/'final.safetensors').read_bytes()
 
+@pytest.mark.fault(6)
 def test_second_signal_stops_at_once(tmp_path):
     process = start(tmp_path/'run', 30)
     wait_for(process, tmp_path/'run', 0)
@@ -338,6 +355,7 @@ def test_second_signal_stops_at_once(tmp_path):
     process.join(20)
     assert process.exitcode == 1 and 'at once' in (tmp_path/'run.told').read_text()
 
+@pytest.mark.fault(6)
 def test_handlers_are_given_back(tmp_path):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), torch.get_num_threads()
     run(tmp_path, config=replace(CONFIG, steps=2))
@@ -353,6 +371,7 @@ def test_finished_run_is_read_back(tmp_path):
     (tmp_path/'summary.json').unlink()
     assert run(tmp_path)[1]['sha256'] == summary['sha256']
 
+@pytest.mark.fault(5)
 def test_other_configuration_is_refused(tmp_path):
     with pytest.raises(RuntimeError): run(tmp_path, make_batch=dies_at(20), settings={'data': {'pairs': 100}})
     with pytest.raises(ValueError, match=r'train.learning_rate: 0.01 before, 0.5 now; data.pairs: 100 before, 200 now') as refused:
@@ -360,8 +379,9 @@ def test_other_configuration_is_refused(tmp_path):
     assert 'train.steps' not in str(refused.value) and 'accept_changes' in str(refused.value)
     with pytest.raises(ValueError, match='data.pairs: 100 before, nothing now'): run(tmp_path)
     run(tmp_path, accept_changes=True)
-    assert json.loads((tmp_path/'config.json').read_text()) == {'train': asdict(CONFIG)}
+    assert json.loads((tmp_path/'config.json').read_text()) == {'train': asdict(CONFIG), 'processes': 1}
 
+@pytest.mark.fault(2)
 def test_damaged_newest_checkpoint_costs_only_its_steps(tmp_path, whole):
     with pytest.raises(RuntimeError): run(tmp_path, make_batch=dies_at(25))
     newest = tmp_path/'checkpoints'/'step-000021.safetensors'
@@ -369,6 +389,7 @@ def test_damaged_newest_checkpoint_costs_only_its_steps(tmp_path, whole):
     with pytest.warns(match='step-000021.safetensors is damaged'): run(tmp_path)
     assert same_end(tmp_path, whole)
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize('folder', ['with spaces', 'größe ☂', 'deep/er'])
 def test_any_folder(tmp_path, folder, monkeypatch, whole):
     monkeypatch.chdir(tmp_path)
@@ -396,6 +417,7 @@ def sick(bad_loss=(), bad_gradient=()):
         return parts
     return dict(make_batch=make, loss_fn=loss)
 
+@pytest.mark.fault(11)
 def test_steps_without_a_number_are_skipped(tmp_path):
     _, summary = run(tmp_path, **sick({4, 5, 17}, {9, 18}))
     assert summary['skipped'] == 5 and summary['parts']['loss'] < 1.5
@@ -404,6 +426,7 @@ def test_steps_without_a_number_are_skipped(tmp_path):
     assert 'loss is nan' in lines[0]['skipped'] and 'gradient' in lines[2]['skipped']
     assert all(tensor.isfinite().all() for tensor in load_file(tmp_path/'final.safetensors').values())
 
+@pytest.mark.fault(11)
 def test_a_skipped_step_changes_nothing(tmp_path):
     for name, keywords in (('loss', sick({2})), ('gradient', sick((), {2}))):
         before = run(tmp_path/f'{name} before', config=replace(CONFIG, steps=2, warmup=1.), **sick())[0]
@@ -411,6 +434,7 @@ def test_a_skipped_step_changes_nothing(tmp_path):
         after = run(tmp_path/name, config=replace(CONFIG, steps=3, warmup=1., learning_rate=1.5e-2), **keywords)[0]
         for a, b in zip(before.parameters(), after.parameters()): torch.testing.assert_close(a, b)
 
+@pytest.mark.fault(11)
 def test_the_run_stops_when_nothing_works_any_more(tmp_path):
     config = replace(CONFIG, max_skips=3)
     with pytest.raises(FloatingPointError, match='3 steps in a row.*12.*loss is nan'): run(tmp_path, config=config, **sick(set(range(9, 40))))
@@ -418,3 +442,273 @@ def test_the_run_stops_when_nothing_works_any_more(tmp_path):
     assert load_checkpoint(tmp_path/'checkpoints')[1]['step'] == 7
     # with the cause removed it goes on from there
     assert run(tmp_path, config=config, **sick())[1]['skipped'] == 0
+
+
+# faults of what the loop is given
+
+def parted(step, part=0, parts=1): # the batch, or a part of it
+    return tuple(each[part*8//parts:(part + 1)*8//parts] for each in make_batch(step))
+
+def raises_at(time): # an evaluation that fails the first `time`s
+    def broken(model):
+        tries.append(model.training)
+        if len(tries) == time: raise LookupError('no gold labels')
+        return evaluate(model)
+    tries = []
+    return broken
+
+@pytest.mark.parametrize('time', [1, 3, 4])
+def test_an_evaluation_that_fails_costs_no_more_than_a_kill(tmp_path, whole, time):
+    with pytest.raises(LookupError): run(tmp_path, evaluate=raises_at(time))
+    # the last one fails when all steps are taken: none of them is taken again
+    def make(step): return dies_at(step)(step) if time == 4 else make_batch(step)
+    model, summary = run(tmp_path, make_batch=make)
+    assert same_end(tmp_path, whole) and summary['evaluation'] == evaluate(model.eval())
+    assert summary['parts'] == json.loads((whole/'summary.json').read_text())['parts']
+
+def test_a_model_is_left_in_training_mode_when_an_evaluation_fails(tmp_path):
+    model = make_model()
+    with pytest.raises(LookupError): train(model, make_batch, loss_fn, CONFIG, tmp_path, raises_at(1), progress='none')
+    assert model.training
+
+def test_figures_may_be_tensors(tmp_path):
+    _, summary = run(tmp_path, evaluate=lambda model: {'one': torch.tensor(.5), 'none': torch.tensor(math.inf), 'name': 'x'})
+    assert summary['evaluation'] == {'one': .5, 'none': None, 'name': 'x'}
+
+BEST = replace(CONFIG, eval_every=10, best='score')
+def scores(*values): # an evaluation that gives these, one after the other
+    left = list(values)
+    return lambda model: {'score': left.pop(0)}
+def best_files(folder): return [path.name for path in folder.glob('best-*')]
+
+@pytest.mark.parametrize('values, step', [((1, 3, 2, 0), 20), ((math.nan, -5, math.nan, -6), 20), ((0, 1, 2, 3), 40), ((2, 2, 2, 2), 10), ((math.nan,)*4, None)])
+def test_best_weights(tmp_path, values, step):
+    _, summary = run(tmp_path, config=BEST, evaluate=scores(*values))
+    if step is None: assert summary['best'] is None and not best_files(tmp_path)
+    else: assert summary['best']['step'] == step and summary['best']['value'] == values[step//10 - 1] and best_files(tmp_path) == [f'best-{step:06}.safetensors']
+
+def test_best_weights_are_those_of_their_step(tmp_path):
+    run(tmp_path/'all', config=BEST, evaluate=scores(1, 3, 2, 0))
+    with pytest.raises(RuntimeError): run(tmp_path/'some', config=BEST, evaluate=scores(1, 3), make_batch=dies_at(25))
+    run(tmp_path/'some', config=BEST, evaluate=scores(2, 0)) # resumed from step 21: the evaluation of step 20 is known
+    best = [load_finished(model := make_model(), tmp_path/name, best=True)['best'] for name in ('all', 'some')]
+    assert best[0] == best[1] and not torch.equal(model[0].weight, load_file(tmp_path/'all'/'final.safetensors')['0.weight'])
+
+def test_a_best_figure_that_is_missing(tmp_path):
+    with pytest.raises(ValueError, match="best='score', but the evaluation gives accuracy"): run(tmp_path, config=BEST)
+    assert load_checkpoint(tmp_path/'checkpoints')[1]['step'] == 10
+    with pytest.raises(ValueError, match="best='score' needs an evaluation"): run(tmp_path/'none', config=BEST, evaluate=None)
+    # found out at the end: with the right name there is nothing left but to evaluate
+    late = replace(BEST, eval_every=0)
+    with pytest.raises(ValueError, match='gives accuracy'): run(tmp_path/'late', config=late)
+    _, summary = run(tmp_path/'late', config=replace(late, best='accuracy'), make_batch=dies_at(0), accept_changes=True)
+    assert summary['best']['value'] == summary['evaluation']['accuracy'] and summary['best']['step'] == 40
+
+def test_another_figure_is_compared_from_its_own_start(tmp_path):
+    run(tmp_path, config=BEST, evaluate=scores(9, 9, 9, 9))
+    _, summary = run(tmp_path, config=replace(BEST, best='other', steps=60), evaluate=lambda model: {'other': -1}, accept_changes=True)
+    assert summary['best'] == {'figure': 'other', **{name: summary['best'][name] for name in ('step', 'value', 'file', 'sha256')}} and summary['best']['step'] == 50
+    assert best_files(tmp_path) == ['best-000050.safetensors']
+
+def test_more_steps_go_on_from_the_last_one(tmp_path):
+    run(tmp_path)
+    begun = []
+    def make(step):
+        begun.append(step)
+        return make_batch(step)
+    _, summary = run(tmp_path, config=replace(CONFIG, steps=50), make_batch=make, accept_changes=True)
+    assert begun == list(range(40, 50)) and summary['steps'] == 50
+    with pytest.raises(ValueError, match='of step 50, and 30 steps'): run(tmp_path, config=replace(CONFIG, steps=30), accept_changes=True)
+
+@pytest.mark.parametrize('warmup', [0., .1, .9, 1.])
+def test_one_step(tmp_path, warmup):
+    _, summary = run(tmp_path, config=replace(CONFIG, steps=1, warmup=warmup))
+    assert summary['steps'] == 1 and [line['step'] for line in read_log(tmp_path)] == [1, 1]
+
+@pytest.mark.parametrize('wrong, told', [(dict(steps=1e3), 'whole number'), (dict(accumulate=2.), 'whole number'), (dict(threads='two'), 'whole number'), (dict(optimizer='sgd'), 'adamw or bert-adam')])
+def test_config_refuses_kinds(wrong, told):
+    with pytest.raises(ValueError, match=f'{next(iter(wrong))}.*{told}'): TrainConfig(**wrong)
+
+def test_settings_that_would_hide_the_configuration(tmp_path):
+    with pytest.raises(ValueError, match='settings must not hold train or processes'): run(tmp_path, settings={'train': {'steps': 7}})
+
+def test_other_factors_of_the_rate_are_another_run(tmp_path):
+    "The numbers of the weights in a checkpoint follow the groups."
+    with pytest.raises(RuntimeError): run(tmp_path, make_batch=dies_at(20), rate_of=lambda name: .1 if name.startswith('0') else 1.)
+    with pytest.raises(ValueError, match='rates'): run(tmp_path, rate_of=lambda name: 1.)
+
+
+# parts, workers, threads, two runs in one process
+
+@pytest.mark.parametrize('accumulate, workers', [(1, 2), (4, 0), (4, 2)])
+def test_parts_and_workers(tmp_path, accumulate, workers):
+    "Workers change no bit, and parts none but the last; killed and resumed in all cases."
+    still = replace(CONFIG, accumulate=accumulate)
+    def model(): return make_model() if accumulate == 1 else nn.Sequential(*(each for each in make_model() if not isinstance(each, nn.Dropout)))
+    def once(name, accumulate, workers, make=parted):
+        train(trained := model(), make, loss_fn, replace(still, accumulate=accumulate), tmp_path/name, evaluate, progress='none', workers=workers)
+        return trained
+    def dies(step, *part):
+        if step == 19: raise RuntimeError('the data set is gone')
+        return parted(step, *part)
+    expected, alike = once('whole', 1, 0), once('parts', accumulate, 0)
+    for a, b in zip(expected.parameters(), alike.parameters()): torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    with pytest.raises(RuntimeError, match='gone'): once('killed', accumulate, workers, dies)
+    once('killed', accumulate, workers)
+    assert same_end(tmp_path/'killed', tmp_path/'parts')
+
+def test_parts_must_divide_the_batch(tmp_path):
+    with pytest.raises(ValueError, match='batch of 8 .* accumulate=3'): run(tmp_path, config=replace(CONFIG, accumulate=3))
+
+def test_the_same_model_twice(tmp_path, whole):
+    "A model that lost steps spoilt begins again with the weights that it had."
+    model = make_model()
+    for step in (2, 5):
+        with pytest.raises(RuntimeError): run_with(model, tmp_path, dies_at(step))
+    run_with(model, tmp_path, make_batch)
+    assert same_end(tmp_path, whole)
+
+def run_with(model, folder, make): return train(model, make, loss_fn, CONFIG, folder, evaluate, progress='none')
+
+def test_in_a_thread(tmp_path, whole):
+    thread = threading.Thread(target=run, args=(tmp_path,))
+    thread.start(), thread.join()
+    assert same_end(tmp_path, whole)
+
+@pytest.mark.parametrize('number, kind', [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_asked_to_stop_in_the_last_step(tmp_path, whole, capfd, number, kind):
+    "The run is finished, and the request is not forgotten: what comes after the training is not begun."
+    def make(step):
+        if step == 39: os.kill(os.getpid(), number)
+        return make_batch(step)
+    with pytest.raises(kind): run(tmp_path, make_batch=make)
+    assert same_end(tmp_path, whole) and f'stopped by {number.name} after step 40 of 40, all of it saved; the run is finished' in capfd.readouterr().err
+    run(tmp_path, make_batch=dies_at(0))
+
+def test_asked_to_stop_before_the_first_step(tmp_path, whole, monkeypatch):
+    monkeypatch.setattr('vlground.training.Training.measure', lambda self: self.state['step'] or os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt, match='after step 0 of 40'): run(tmp_path)
+    monkeypatch.undo()
+    run(tmp_path)
+    assert same_end(tmp_path, whole)
+
+
+# memory
+
+@pytest.mark.parametrize('where', ['loss', 'batch', 'numpy'])
+def test_out_of_memory_names_the_settings(tmp_path, where):
+    def greedy(step):
+        if where == 'numpy' and step == 2: np.empty(10**15)
+        if where == 'batch' and step == 2: torch.empty(10**15)
+        return make_batch(step)
+    def loss(model, batch): return {'loss': loss_fn(model, batch)['loss'] + (torch.empty(10**15).sum() if where == 'loss' else 0)}
+    with pytest.raises(MemoryError, match=r'out of memory on cpu in step \d.*accumulate.*batch_size.*bfloat16.*accept_changes') as told: run(tmp_path, make_batch=greedy, loss_fn=loss)
+    assert f'in step {1 if where == "loss" else 3},' in str(told.value)
+
+def test_out_of_memory_in_the_evaluation(tmp_path):
+    with pytest.raises(MemoryError, match='in the evaluation after step 10; evaluate fewer'): run(tmp_path, evaluate=lambda model: {'x': torch.empty(10**15).sum()})
+
+def test_another_runtime_error_is_left_alone(tmp_path):
+    with pytest.raises(RuntimeError, match='^the data set is gone$'): run(tmp_path, make_batch=dies_at(3))
+
+
+# processes started by torchrun
+
+SCRIPT = '''
+import os, signal, sys, time, torch
+from torch import nn
+sys.path.insert(0, {tests!r})
+from test_training import CONFIG, loss_fn, parted, replace
+from vlground.training import joined_processes, mean_over_processes, this_process, train
+
+how, folder = sys.argv[1:]
+def make_batch(step, part, parts):
+    first = this_process()[0] == 0
+    if how != 'whole' and step == 20: open(folder + f'.{{part}}', 'w').close()
+    if how == 'slow': time.sleep(.1)
+    if how == 'kill' and step == 20 and not first: os.kill(os.getpid(), signal.SIGKILL)
+    x, y = parted(step, part, parts)
+    if how == 'sick' and step in (3, 4) and not first: return x, y, float('nan')
+    return x, y, 1.
+
+def loss(model, batch): return {{'loss': loss_fn(model, batch)['loss']*batch[2]}}
+
+torch.set_num_threads(1)
+with joined_processes('cpu') as device:
+    rank, count = this_process()
+    assert count == 2 and mean_over_processes(torch.tensor([float(rank)])).item() == .5
+    torch.manual_seed(rank) # the first process's weights are everybody's
+    model = nn.Sequential(nn.Embedding(20, 16), nn.Linear(16, 20)).to(device)
+    train(model, make_batch, loss, replace(CONFIG, accumulate=2 if how == 'parts' else 1), folder, lambda model: {{'rank': rank}}, progress='none')
+'''
+
+def two_processes(tmp_path, how, folder):
+    (tmp_path/'script.py').write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', str(tmp_path/'script.py'), how, str(folder)]
+    return subprocess.Popen(command, env=os.environ | {'OMP_NUM_THREADS': '1'}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+def ended(process) -> str:
+    _, told = process.communicate(timeout=240)
+    return told
+
+def alone(folder):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(20, 16), nn.Linear(16, 20))
+    train(model, parted, loss_fn, CONFIG, folder, progress='none')
+    return load_file(folder/'final.safetensors')
+
+@pytest.fixture(scope='module')
+def pair(tmp_path_factory): # a run of two processes that nothing disturbed
+    folder = tmp_path_factory.mktemp('pair')
+    process = two_processes(folder, 'whole', folder/'run')
+    told = ended(process)
+    assert process.returncode == 0, told
+    return folder/'run'
+
+def test_two_processes_take_the_steps_of_one(tmp_path, pair):
+    one, both = alone(tmp_path/'one'), load_file(pair/'final.safetensors')
+    for name in one: torch.testing.assert_close(both[name], one[name], rtol=1e-3, atol=1e-4)
+    lines = [[line for line in read_log(folder) if 'parts' in line] for folder in (tmp_path/'one', pair)]
+    assert [line['step'] for line in lines[0]] == [line['step'] for line in lines[1]]
+    assert all(a['parts']['loss'] == pytest.approx(b['parts']['loss'], abs=1e-4) for a, b in zip(*lines))
+    assert json.loads((pair/'summary.json').read_text())['evaluation'] == {'rank': 0} and json.loads((pair/'config.json').read_text())['processes'] == 2
+    with pytest.raises(ValueError, match='processes: 2 before, 1 now'): train(make_model(), parted, loss_fn, CONFIG, pair, progress='none')
+
+def wait_for_file(path, process):
+    end = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(.01)
+
+def test_two_processes_of_which_one_dies_and_that_are_asked_to_stop(tmp_path, pair):
+    "One is killed at step 20; begun again, torchrun is asked to stop; begun once more, they end with the bits of the undisturbed pair."
+    process = two_processes(tmp_path, 'kill', tmp_path/'run')
+    told = ended(process)
+    assert process.returncode != 0 and load_checkpoint(tmp_path/'run'/'checkpoints')[1]['step'] in (14, 20, 21), told
+    for each in (0, 1): (tmp_path/f'run.{each}').unlink(missing_ok=True)
+
+    process = two_processes(tmp_path, 'slow', tmp_path/'run')
+    wait_for_file(tmp_path/'run.1', process)
+    process.terminate()
+    told = ended(process)
+    step = load_checkpoint(tmp_path/'run'/'checkpoints')[1]['step']
+    assert 20 <= step < 40 and f'stopped by SIGTERM after step {step} of 40' in told, told
+
+    process = two_processes(tmp_path, 'whole', tmp_path/'run')
+    told = ended(process)
+    assert process.returncode == 0, told
+    assert (tmp_path/'run'/'final.safetensors').read_bytes() == (pair/'final.safetensors').read_bytes()
+
+def test_a_loss_that_one_of_two_processes_finds_broken_is_skipped_by_both(tmp_path):
+    process = two_processes(tmp_path, 'sick', tmp_path/'run')
+    told = ended(process)
+    assert process.returncode == 0, told
+    assert [line['step'] for line in read_log(tmp_path/'run') if 'skipped' in line] == [4, 5]
+    assert all(tensor.isfinite().all() for tensor in load_file(tmp_path/'run'/'final.safetensors').values())
+
+def test_two_processes_in_parts(tmp_path, pair):
+    process = two_processes(tmp_path, 'parts', tmp_path/'run')
+    told = ended(process)
+    assert process.returncode == 0, told
+    one, both = load_file(pair/'final.safetensors'), load_file(tmp_path/'run'/'final.safetensors')
+    for name in one: torch.testing.assert_close(both[name], one[name], rtol=1e-3, atol=1e-4)

@@ -220,6 +220,7 @@ def bombs(folder, r=RECORDS[0]):
     return {'itself': bomb, 'a value': row | {'features': bomb}, 'a key': {1: row, 'x': [bomb]}, 'an array of objects': row | {'features': objects}}
 
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize('protocol', [0, 2, 4, 5])
 @pytest.mark.parametrize('place', ['itself', 'a value', 'a key', 'an array of objects'])
 def test_bombs_in_the_downstream_database(tmp_path, place, protocol):
@@ -233,12 +234,14 @@ def test_bombs_in_the_downstream_database(tmp_path, place, protocol):
     assert (tmp_path/'boom').exists() # it would have been seen
 
 
+@pytest.mark.fault(7)
 def test_a_bomb_as_the_list_of_keys(tmp_path):
     with lmdb.open(str(tmp_path/'d.lmdb'), map_size=2**24) as database, database.begin(write=True) as t: t.put(b'keys', pickle.dumps([Bomb(tmp_path)]))
     with pytest.raises(ValueError, match='key keys: not a pickle of plain data'): import_features(tmp_path/'d.lmdb', tmp_path/'s', quiet=True)
     assert not (tmp_path/'boom').exists()
 
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize('hidden', ['a pickle', 'an array of objects', 'an array of records', 'a subclass'])
 def test_bombs_in_the_pretraining_database(tmp_path, hidden):
     bomb, r = pickle.dumps(Bomb(tmp_path)), RECORDS[0]

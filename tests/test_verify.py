@@ -114,6 +114,7 @@ def test_each_fault_is_wrong_in_its_part_and_nowhere_else(world, what, break_it,
     assert 'WRONG' in describe(found) and describe(found).endswith('NOT usable')
 
 
+@pytest.mark.fault(7)
 def test_a_pickle_bomb_is_wrong_and_does_not_go_off(world, tmp_path):
     with open(world/'refer'/'refcoco+'/'refs(unc).p', 'wb') as file: pickle.dump(Bomb(tmp_path/'boom'), file)
     found = check_folder(world)
@@ -170,6 +171,7 @@ def test_a_run(small_regions, small_labels, tmp_path):
     assert 'its final.safetensors is gone' in check_folder(tmp_path)[0].wrong[0]
 
 
+@pytest.mark.fault(9)
 def test_odd_captions_and_pictures(tmp_path):
     picture = Image.new('RGB', (32, 32), 'grey')
     for i in range(40): picture.save(tmp_path/f'{i:02}.png')

@@ -134,6 +134,7 @@ def objects(folder):
     return file.getvalue()
 
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize('changes', [lambda f: {'features.npy': objects(f)}, lambda f: {'features.npy': pickle.dumps(Bomb(f))}, lambda f: {'json': pickle.dumps(Bomb(f))},
                                      lambda f: {'json': b'{"id": '}, lambda f: {'json': b'{}'}, lambda f: {'json': b'[1]'}, lambda f: {'boxes.npy': b''}, lambda f: {'boxes.npy': b'\x93NUMPY'}])
 def test_members_that_are_not_what_they_should_be(store, tmp_path, changes):
@@ -158,6 +159,7 @@ def foreign(tars, folder, name, data):
     return folder
 
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize('name', ['00000000.pyd', '00000000.pickle', 'zzz.pyd', '00000000.pth'])
 def test_members_that_webdataset_would_unpickle(tars, tmp_path, name):
     folder = foreign(tars, tmp_path/'t', name, pickle.dumps(Bomb(tmp_path)))

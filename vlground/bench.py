@@ -15,6 +15,7 @@ import torch
 
 from .albums import read_picture
 from .bench_models import bench_model
+from .bench_training import bench_train
 from .datasets import read_captions
 from .phrases import chunk_tags, noun_phrases
 from .scaleout import LabelJob, cached_teacher, label_captions
@@ -89,4 +90,4 @@ def bench_label(
                 seconds={str(workers): times for workers, times in seconds.items()}, pairs=pairs, texts=texts, rounds=rounds, seed=seed)
 
 # %% ../nbs/90_bench.ipynb #3be00012
-BENCHES = {'store': bench_store, 'label': bench_label, 'model': bench_model}
+BENCHES = {'store': bench_store, 'label': bench_label, 'model': bench_model, 'train': bench_train}

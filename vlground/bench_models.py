@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .grounding import GroundingHead
 from .objectives import alignment_loss, grounding_loss, pretraining_losses
-from .training import keep_memory, parameter_groups
+from .optimizing import keep_memory, parameter_groups
 from .transformer import Attention, Batch, Dropout, Linear, TransformerLayer
 from .vilbert import PretrainingHeads, ViLBERT, ViLBERTConfig
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['one_sentence', 'vlground_world', 'vlground_regions', 'vlground_label', 'vlground_check', 'vlground_bench',
-           'vlground_pretrain', 'vlground_finetune', 'vlground_demo']
+           'vlground_curves', 'vlground_pretrain', 'vlground_finetune', 'vlground_demo']
 
 # %% ../nbs/91_cli.ipynb #639ad19a
 import json
@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import wraps
 from inspect import signature
 from pathlib import Path
@@ -22,21 +22,30 @@ import torch
 from fastcore.script import call_parse
 
 from .bench import BENCHES
-from .core import save_json
+from .checkpoints import config_from
+from .core import load_json, save_json
+from .curves import run_curves
 from .datasets import read_captions
 from .demo import SIZES, circumstances, run_demo
 from .expressions import read_refer
-from .pretrain import PRESETS, load_start, pretrain
+from .phrases import load_tokenizer
+from .pretrain import PRESETS, PretrainConfig, load_start, open_data, pretrain
 from .pseudolabels import PRESETS as BELIEFS, Preset, iter_labels, measure_labels, read_gold
 from .refer import ReferConfig, finetune_refer
+from .scale import describe_plan, plan_training
 from .scaleout import LabelSummary, label_captions, sample_labels, summarise, write_label_page
 from .scenes import CAPTIONS
 from .shards import read_manifest
 from .store import Store, extract_regions
+from .training import joined_processes
 from .verify import check_folder, describe, usable
 from .worldfiles import write_world
 
 # %% ../nbs/91_cli.ipynb #23e04b18
+# --dry-run is as good as --dry_run; options that say no keep their dash
+if Path(sys.argv[0]).name.startswith('vlground_'):
+    sys.argv[1:] = [re.sub(r'^--(?!no-)[a-z_-]+', lambda option: '--' + option[0][2:].replace('-', '_'), word) for word in sys.argv[1:]]
+
 def one_sentence(
     command: Callable, # that may meet bad input
 ) -> Callable: # the same, which then prints one line and ends with exit code 1
@@ -47,7 +56,7 @@ def one_sentence(
             missing = [name for name, value in signature(command).bind(*args, **kwargs).arguments.items() if value is None]
             if missing: raise ValueError(f'--{missing[0]} is missing; {command.__name__} --help says what it takes')
             return command(*args, **kwargs)
-        except (ValueError, OSError, FloatingPointError, ImportError) as error:
+        except (ValueError, OSError, FloatingPointError, ImportError, MemoryError) as error:
             print(f'{command.__name__}: {error}', file=sys.stderr)
             raise SystemExit(1) from None
         except KeyboardInterrupt as stop:
@@ -182,7 +191,7 @@ def vlground_check(
 @call_parse
 @one_sentence
 def vlground_bench(
-    what: str, # store, label or model
+    what: str, # store, label, model or train
     out: str = 'results', # folder of OUT/bench-WHAT.json
 ):
     "Measure how fast a part is: a table, then the figures as one line of JSON, which are also written to a file."
@@ -198,29 +207,87 @@ def vlground_bench(
         print(f'{name:28} {said}')
     print(json.dumps(found))
 
+# %% ../nbs/91_cli.ipynb #d0c2b841
+@call_parse
+@one_sentence
+def vlground_curves(
+    out: str = 'runs/curves', # folder of the world and the runs
+    results: str = 'results', # folder of RESULTS/curves.json
+    pairs: int = 10_000, # captioned pictures
+    steps: int = 2400, # batches of a run
+    workers: int = 2, # runs at a time, one thread each
+):
+    "Pre-train with and without the grounding loss at two sizes, several seeds each, and record what they know on the way; about 40 minutes on two cores."
+    Path(results).mkdir(parents=True, exist_ok=True)
+    found = run_curves(out, pairs, steps=steps, workers=workers)
+    save_json(found, Path(results)/'curves.json')
+    for size, arms in found['sizes'].items():
+        for arm, runs in arms.items():
+            ends, left = (' '.join(each) for each in zip(*[(f'{run["alignment"][-1][1]:.2f}', str(run['leaves_chance'])) for run in runs]))
+            print(f'{size:6} {arm:16} alignment at the end {ends}, leaves chance at step {left}')
+
 # %% ../nbs/91_cli.ipynb #78ba9e0e
+def _configured(preset: str, config: str, changes: dict) -> PretrainConfig:
+    "A preset, changed by a file and by the options that were given."
+    if preset not in PRESETS: raise ValueError(f'there is no preset {preset!r}; there are {", ".join(PRESETS)}')
+    found = asdict(PRESETS[preset]) | (load_json(config) if config else {})
+    return config_from(PretrainConfig, found | changes, config or 'the options')
+
+def _show_plan(config: PretrainConfig, regions: str, labels: str, pairs: int, cards: int, price: float) -> None:
+    "Say what a training takes, and whether its folders are fit for it."
+    sizes, sound = None, True
+    for folder in filter(None, (regions, labels)):
+        found = check_folder(folder)
+        sound = sound and usable(found)
+        print(describe(found))
+    if regions and labels and sound:
+        store, labelled = open_data(regions, labels, config)
+        if lacking := sorted({image for image in labelled.images if image not in store.index}):
+            raise ValueError(f'{regions}: no regions of {len(lacking)} labelled pictures, the first is {lacking[0]}; labels of other pictures?')
+        pairs = len(labelled)
+        pieces = load_tokenizer('world').get_vocab_size() if config.tokenizer == 'world' else 30522
+        sizes = dict(vocabulary=pieces, feature_width=store.feature_width, region_classes=len(store.classes))
+    else: print(f'{"no folders were named" if not regions and not labels else "the folders are not fit for training"}; the plan is for {pairs:,} pairs')
+    print(describe_plan(plan_training(config, pairs, sizes, cards), config, cards, price=price))
+    if not sound: raise SystemExit(1)
+
+# %% ../nbs/91_cli.ipynb #54251495
 @call_parse
 @one_sentence
 def vlground_pretrain(
-    regions: str = None, # store of the pictures' regions (needed)
-    labels: str = None, # their captions' pseudo labels (needed)
+    regions: str = '', # store of the pictures' regions (needed, but for a plan)
+    labels: str = '', # their captions' pseudo labels (needed, but for a plan)
     out: str = 'runs/pretrain', # the run's folder
-    preset: str = 'mini', # 'mini' (laptop) or 'paper'
+    preset: str = 'mini', # 'mini' (laptop), 'paper', 'paper-exact' (with the published optimiser) or 'paper-vlbert'
+    config: str = '', # JSON file of any other settings, see lesson 18
+    backbone: str = '', # 'vilbert' or 'vlbert'; empty: the preset's
     grounding: bool = True, # train with the grounding loss? without: the baseline
-    level: str = 'phrase', # of the grounding loss: 'phrase' or 'token'
+    level: str = '', # of the grounding loss: 'phrase' or 'token'; empty: the preset's
     spe: bool = True, # add the spatial encoding?
-    fraction: float = 1., # of the pictures, by a hash of their ids
+    fraction: float = 0., # of the pictures, by a hash of their ids; 0: the preset's
     steps: int = 0, # batches; 0: the preset's
-    seed: int = 0, # of everything random
-    device: str = 'cpu', # 'cpu' or 'cuda'
+    batch_size: int = 0, # captions in a batch; 0: the preset's
+    accumulate: int = 0, # parts of a batch that are computed one after the other, to save memory; 0: the preset's
+    seed: int = -1, # of everything random; -1: the preset's
+    device: str = 'cpu', # 'cpu' or 'cuda'; under torchrun each process takes a card of its own
+    workers: int = 0, # processes that make batches ahead; they change nothing but the speed
+    fetch: str = '', # command that copies a tar file of regions from far away, with {name} for its name and {path} for where to write
+    cache: str = '', # folder for such files; empty: tars in VLGROUND_HOME
+    dry_run: bool = False, # print the plan, check the folders and do nothing?
+    pairs: int = 3_119_449, # captions of the plan where no folders are named: those of the published ViLBERT
+    cards: int = 1, # cards of the plan
+    price: float = 0., # of a card for an hour, for the plan
     accept_changes: bool = False, # go on although the folder was begun with other settings or data?
 ):
-    "Pre-train a backbone on captions and pseudo labels."
-    if preset not in PRESETS: raise ValueError(f'there is no preset {preset!r}; there are {", ".join(PRESETS)}')
+    "Pre-train a backbone on captions and pseudo labels; under torchrun on several cards or machines."
+    given = dict(backbone=backbone, grounding='' if grounding else 'none', fraction=fraction, steps=steps, batch_size=batch_size, accumulate=accumulate)
+    changes = {name: value for name, value in given.items() if value} | ({'grounding': level} if level and grounding else {}) | ({} if spe else {'spe': False})
+    changes |= ({'seed': seed} if seed >= 0 else {}) | ({'epochs': 0.} if steps else {})
+    settings = _configured(preset, config, changes)
+    if dry_run: return _show_plan(settings, regions, labels, pairs, cards, price)
+    if not (regions and labels): raise ValueError(f'--{"labels" if regions else "regions"} is missing; vlground_pretrain --help says what it takes')
     _check_device(device)
-    config = replace(PRESETS[preset], grounding=level if grounding else 'none', spe=spe, fraction=fraction, seed=seed)
-    if steps: config = replace(config, steps=steps)
-    pretrain(regions, labels, out, config, device=device, accept_changes=accept_changes)
+    with joined_processes(device) as place: pretrain(regions, labels, out, settings, device=place, accept_changes=accept_changes, workers=workers, fetch=fetch, cache=cache or None)
 
 # %% ../nbs/91_cli.ipynb #c1f43ad3
 @call_parse

@@ -43,7 +43,7 @@ from .pseudolabels import LabelledCaption, label_is_right, measure_labels, read_
 from .refer import ExpressionData, ReferConfig, finetune_refer, refer_accuracy, zero_shot_regions
 from .scaleout import label_captions
 from .store import Store, extract_regions
-from .training import read_log
+from .logs import read_log
 from .worldfiles import write_world
 
 # %% ../nbs/90_demo.ipynb #eece25e7

@@ -22,9 +22,10 @@ from torchvision.transforms.functional import pil_to_tensor
 from .albums import read_picture
 from .core import rng
 from .grounder import WORLD, GrounderConfig, OneStageGrounder, candidates, into_square, letterbox, phrase_ids
+from .loading import samples_of_step
 from .phrases import load_tokenizer
 from .scenes import TEACHER, make_scene, render
-from .training import TrainConfig, samples_of_step, train
+from .training import TrainConfig, train
 from .world import short_labels
 
 # %% ../nbs/10_grounder_training.ipynb #a0000006

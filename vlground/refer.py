@@ -23,7 +23,9 @@ from .expressions import Expression, ReferData
 from .phrases import load_tokenizer
 from .pretrain import PretrainingModel
 from .store import Store
-from .training import TrainConfig, samples_of_step, train, weights_sha256
+from .checkpoints import weights_sha256
+from .loading import Sampler
+from .training import TrainConfig, train
 from .transformer import Batch
 
 # %% ../nbs/19_refer.ipynb #7fb5fb06
@@ -178,7 +180,8 @@ def finetune_refer(
     seen = dict(regions=sha256(Path(regions)/'manifest.json'), start=weights_sha256(start.backbone),
                 expressions=sha256_of([(said.id, said.text, said.box) for said in training.expressions]))
     model = ReferModel(start, config.seed).to(device)
-    def make_batch(step): return training.batch(samples_of_step(step, config.batch_size, len(training), config.seed))
+    sampler = Sampler(len(training), config.batch_size, config.seed)
+    def make_batch(step, part=0, parts=1): return training.batch([i for _, i in sampler.step(step, part, parts)])
     def loss(model, made):
         batch, ious = (part.to(device) for part in made)
         return {'loss': refer_loss(model(batch), ious, batch.region_mask)}

@@ -25,7 +25,8 @@ from .questions import VQA_SPLITS, read_vqa
 from .scaleout import summarise
 from .shards import find_damage, read_manifest
 from .store import Store
-from .training import load_checkpoint, read_log
+from .checkpoints import load_checkpoint
+from .logs import read_log
 from .vcrdata import read_vcr, read_vcr_objects
 
 # %% ../nbs/11_verify.ipynb #4c110007

@@ -78,6 +78,14 @@ def mini(cls: ViLBERTConfig, **changes: Any) -> ViLBERTConfig: # any setting by 
 
 
 @patch(cls_method=True)
+def small(cls: ViLBERTConfig, **changes: Any) -> ViLBERTConfig: # any setting by name
+    'Twice as wide as mini, and a layer deeper: to see what size changes'
+    wide = dict(word_width=128, word_layers=4, word_heads=8, word_feedforward=256, region_width=128, region_layers=3, region_heads=8, region_feedforward=128,
+        joint_width=128, joint_heads=8, word_joints=(1, 2, 3), region_joints=(0, 1, 2), spread=0.05)
+    return cls.mini(**wide | changes)
+
+
+@patch(cls_method=True)
 def tiny(cls: ViLBERTConfig, **changes: Any) -> ViLBERTConfig: # any setting by name
     'For tests: every width differs from every other, so that none can be taken for another'
     small = dict(vocabulary=120, max_words=40, word_width=48, word_layers=4, word_heads=4, word_feedforward=96,

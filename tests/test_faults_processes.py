@@ -1,0 +1,234 @@
+"Faults of a pre-training in two processes: a request to stop, a rank that dies, a rank that has nothing to ask or no number to give. The losses are those of one process."
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from faults import Job, Ranks, alive, children, command, end_of, figures, saved
+from killing import contents
+from safetensors.torch import load_file
+
+from vlground.batches import CaptionData, TrainingBatches, loss_counts
+from vlground.checkpoints import load_checkpoint
+from vlground.core import load_json, save_json
+from vlground.logs import read_log
+from vlground.phrases import load_tokenizer
+from vlground.pretrain import PRESETS, new_model
+from vlground.pseudolabels import read_labels
+from vlground.store import Store
+from vlground.training import TrainConfig, joined_processes, train
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available() or not os.path.isdir('/proc/self'), reason='needs torch.distributed, and /proc to find the ranks')
+STEPS, SAVE_EVERY = 60, 4
+
+
+def options(regions, labels, out, **changes) -> list:
+    file = Path(os.environ['VLGROUND_HOME'])/'settings.json'
+    save_json(dict(regions=8, batch_size=8, save_every=SAVE_EVERY), file)
+    given = [word for name, value in changes.items() for word in ([f'--{name}'] if value is True else [f'--{name}', value])]
+    return ['vlground_pretrain', '--regions', regions, '--labels', labels, '--out', out, '--config', file, '--steps', STEPS, *given]
+
+
+@pytest.fixture
+def ranks(tmp_path):
+    "Starts ranks, and ends those that a test left."
+    started = []
+    def start(do, *args, count=2):
+        started.append(Ranks(count, do, *args, told=tmp_path/f'told-{len(started)}'))
+        return started[-1]
+    yield start
+    for each in started: each.kill()
+
+
+@pytest.fixture(scope='module')
+def runs(small_regions, small_labels, tmp_path_factory):
+    "The run of one process and that of two, which nothing disturbed."
+    folder = tmp_path_factory.mktemp('whole')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('VLGROUND_HOME', str(folder))
+        alone = Job(command, *options(small_regions, small_labels, folder/'one'), told=folder/'told')
+        try: assert alone.wait() == 0, alone.said
+        finally: alone.kill()
+        together = Ranks(2, command, *options(small_regions, small_labels, folder/'two'), told=folder/'told-two')
+        try: assert together.wait() == [0, 0], together.said
+        finally: together.kill()
+    return folder
+
+
+def same_curves(a: Path, b: Path, rtol: float = 1e-4) -> None:
+    "Every part of every line of the log."
+    one, two = ([line for line in figures(each) if 'parts' in line] for each in (a, b))
+    assert [line['step'] for line in one] == [line['step'] for line in two] and one
+    for mine, other in zip(one, two): assert mine['parts'] == pytest.approx(other['parts'], rel=rtol, abs=1e-6), f'step {mine["step"]}'
+
+
+@pytest.mark.fault(16)
+def test_two_processes_compute_what_one_does(runs):
+    same_curves(runs/'one', runs/'two')
+    assert load_json(runs/'two'/'config.json')['processes'] == 2
+
+
+# torchrun
+
+@pytest.fixture
+def torchrun(small_regions, small_labels, tmp_path):
+    "Starts the command under torchrun in a session of its own, and ends what is left of it."
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', '')])
+    if not shutil.which('torchrun', path=path) or not shutil.which('vlground_pretrain', path=path): pytest.skip('the commands are not installed beside this Python')
+    started = []
+    def start():
+        words = ['torchrun', '--standalone', '--nproc-per-node', '2', '--no-python', *map(str, options(small_regions, small_labels, tmp_path/'run'))]
+        told = open(tmp_path/f'torchrun-{len(started)}', 'w')
+        started.append(subprocess.Popen(words, executable=shutil.which('torchrun', path=path), env=os.environ | {'PATH': path, 'OMP_NUM_THREADS': '1'}, stdout=told, stderr=told, start_new_session=True))
+        started[-1].told = Path(told.name)
+        return started[-1]
+    yield start
+    for process in started:
+        for pid in [*children(process.pid), process.pid]:
+            try: os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError: pass
+        process.wait()
+
+
+def until(process, seen, seconds: float = 240) -> list[int]:
+    "Wait for something; the ranks."
+    end = time.monotonic() + seconds
+    while not seen():
+        assert process.poll() is None, f'ended with {process.returncode} too early:\n{process.told.read_text()[-3000:]}'
+        assert time.monotonic() < end, f'nothing seen for {seconds} s:\n{process.told.read_text()[-3000:]}'
+        time.sleep(.01)
+    return children(process.pid)
+
+
+def gone(pids: list[int]) -> bool:
+    end = time.monotonic() + 20
+    while any(map(alive, pids)) and time.monotonic() < end: time.sleep(.02)
+    return not any(map(alive, pids))
+
+
+@pytest.mark.slow
+@pytest.mark.fault(6, 16)
+def test_torchrun_asked_to_stop_twice_then_a_rank_killed_ends_as_if_nothing_had_been(torchrun, runs, tmp_path, record_property):
+    folder, before = tmp_path/'run', 0
+    for name in ('SIGTERM', 'SIGINT'):
+        process = torchrun()
+        ranks = until(process, lambda: saved(folder) >= before + 4)
+        assert len(ranks) == 2
+        if name == 'SIGTERM': process.send_signal(signal.SIGTERM)
+        else: os.killpg(process.pid, signal.SIGINT) # as a terminal sends it: to torchrun and to every rank
+        assert process.wait(120) != 0 and gone(ranks)
+        before, said = saved(folder), process.told.read_text()
+        assert re.findall(r'stopped by (\w+) after step (\d+) of 60, all of it saved; run again to go on', said)[0][1] == str(before) and before < STEPS, said[-3000:]
+        assert read_log(folder)[-1]['step'] == load_checkpoint(folder/'checkpoints')[1]['step'] == before
+    process = torchrun()
+    ranks = until(process, lambda: saved(folder) >= before + 4)
+    os.kill(ranks[1], signal.SIGKILL)
+    assert process.wait(120) != 0 and gone(ranks) and not (folder/'summary.json').exists()
+    process = torchrun()
+    assert process.wait(240) == 0, process.told.read_text()[-3000:]
+    record_property('sha256: two processes that nothing disturbed', end_of(runs/'two'))
+    record_property('sha256: two processes under torchrun, stopped twice, one of them killed', end_of(folder))
+    assert end_of(folder) == end_of(runs/'two') and load_json(folder/'config.json') == load_json(runs/'two'/'config.json')
+
+
+@pytest.mark.fault(16)
+def test_a_rank_that_is_killed_ends_the_other_with_one_sentence(ranks, runs, small_regions, small_labels, tmp_path):
+    folder = tmp_path/'run'
+    both = ranks(command, *options(small_regions, small_labels, folder))
+    both.jobs[0].until(lambda: saved(folder) >= 4)
+    both.jobs[1].kill()
+    assert both.jobs[0].wait(60) == 1
+    assert re.search(rf'vlground_pretrain: {folder}: in step \d+ another of the 2 processes was gone\. Start all of them again with the same command: they go on', both.jobs[0].said), both.said
+    assert 'Traceback' not in both.jobs[0].said
+    both = ranks(command, *options(small_regions, small_labels, folder))
+    assert both.wait() == [0, 0] and end_of(folder) == end_of(runs/'two') and figures(folder) == figures(runs/'two'), both.said
+
+
+@pytest.mark.fault(5)
+def test_another_number_of_processes_is_refused(ranks, runs, small_regions, small_labels, tmp_path):
+    shutil.copytree(runs/'one', tmp_path/'run')
+    before = contents(tmp_path/'run')
+    both = ranks(command, *options(small_regions, small_labels, tmp_path/'run'))
+    assert both.wait() == [1, 1] and all('processes: 1 before, 2 now' in job.said and '--accept_changes' in job.said and 'Traceback' not in job.said for job in both.jobs), both.said
+    assert contents(tmp_path/'run') == before
+    both = ranks(command, *options(small_regions, small_labels, tmp_path/'run', accept_changes=True))
+    assert both.wait() == [0, 0] and load_json(tmp_path/'run'/'config.json')['processes'] == 2, both.said
+
+
+# one of two processes has nothing to ask, or no number to give
+
+LACKS = ('word', 'region', 'pairs', 'phrases', 'everything', 'everything everywhere', 'nothing')
+
+
+@pytest.fixture(scope='module')
+def store(small_regions): return Store(small_regions)
+
+
+def batches_of(store, labels, config):
+    "Batches of eight captions, of which the second half lacks in each step something else."
+    tokenizer = load_tokenizer()
+    batches = TrainingBatches(CaptionData(store, read_labels(labels), tokenizer, 24, 8, level=config.grounding), 8, 0, config)
+    def make(step, part=0, parts=1):
+        batch, what = batches(step, part, parts).to('cpu'), LACKS[step]
+        here = torch.arange(part*8//parts, (part + 1)*8//parts) >= (0 if what == 'everything everywhere' else 4)
+        whole = what.startswith('everything')
+        if whole or what == 'word': batch = replace(batch, word_labels=batch.word_labels.masked_fill(here[:, None], -1))
+        if whole or what == 'region': batch = replace(batch, region_labels=batch.region_labels & ~here[:, None])
+        if whole or what in ('pairs', 'phrases'):
+            kept = ~here[batch.pair_samples]
+            batch = replace(batch, **{name: getattr(batch, name)[kept] for name in ('pair_samples', 'pair_rows', 'pair_regions', 'pair_labels')})
+        if whole or what == 'phrases': batch = replace(batch, spans=batch.spans[~here[batch.spans[:, 0]]]) # the last ones, so that no row changes its number
+        return replace(batch, counts=loss_counts(batch, config.grounding))
+    return batches, make, dict(vocabulary=tokenizer.get_vocab_size(), feature_width=store.feature_width, region_classes=len(store.classes))
+
+
+def go(store, labels, config, folder, sick=(), **changes):
+    "A training, in this process or as one of several; in some steps the second half of the batch has a loss that is no number."
+    batches, make, sizes = batches_of(store, labels, config)
+    def made(step, part=0, parts=1): return make(step, part, parts), step in sick and part == parts - 1
+    def loss_fn(model, pair):
+        parts = model(pair[0])
+        return parts | {'loss': parts['loss']*torch.nan} if pair[1] else parts
+    with joined_processes('cpu'):
+        model, _ = new_model(config, sizes)
+        settings = dict(steps=len(LACKS), batch_size=8, learning_rate=1e-4, save_every=10, log_every=1) | changes
+        train(model, made, loss_fn, TrainConfig(**settings), folder, progress='none', describe=batches.describe)
+
+
+@pytest.mark.fault(10)
+@pytest.mark.parametrize('backbone, level, alignment', [('vilbert', 'phrase', 1.), ('vlbert', 'token', 0.)])
+def test_a_rank_with_nothing_to_ask_takes_part(ranks, store, small_labels, tmp_path, backbone, level, alignment):
+    config = replace(PRESETS['mini'], backbone=backbone, grounding=level, alignment_weight=alignment, regions=8)
+    both = ranks(go, store, small_labels, config, tmp_path/'two')
+    assert both.wait(120) == [0, 0], both.said
+    go(store, small_labels, config, tmp_path/'one')
+    same_curves(tmp_path/'one', tmp_path/'two')
+    lines = [line['parts'] for line in read_log(tmp_path/'two') if 'parts' in line]
+    at = LACKS.index('everything everywhere')
+    assert len(lines) == len(LACKS) and lines[at]['word'] == lines[at]['region'] == lines[at]['grounding'] == 0
+    assert all(value > 0 for i, parts in enumerate(lines) if i != at for name, value in parts.items() if name != 'alignment')
+    one, two = (load_file(tmp_path/name/'final.safetensors') for name in ('one', 'two'))
+    for name in one: torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=2e-4, msg=name)
+
+
+@pytest.mark.fault(11)
+def test_a_loss_that_is_no_number_on_one_rank_is_skipped_by_both(ranks, store, small_labels, tmp_path):
+    config = replace(PRESETS['mini'], regions=8)
+    both = ranks(go, store, small_labels, config, tmp_path/'two', (1, 3))
+    assert both.wait(120) == [0, 0], both.said
+    assert load_json(tmp_path/'two'/'summary.json')['skipped'] == 2
+    go(store, small_labels, config, tmp_path/'one', (1, 3))
+    same_curves(tmp_path/'one', tmp_path/'two')
+    both = ranks(go, store, small_labels, config, tmp_path/'stopped', (2, 3, 4))
+    assert both.wait(120) == [0, 0], both.said
+    both = ranks(lambda: go(store, small_labels, config, tmp_path/'ended', (2, 3, 4), max_skips=3))
+    assert both.wait(120) == [1, 1] and all('3 steps in a row were skipped, the last (5)' in job.said for job in both.jobs), both.said
+    lines = [line for line in read_log(tmp_path/'ended') if 'skipped' in line]
+    assert [line['step'] for line in lines] == [3, 4, 5] and all(len(line['samples']) == 8 and 'shard-00000 record' in line['samples'][0] for line in lines)
