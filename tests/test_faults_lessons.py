@@ -33,7 +33,7 @@ def test_every_cell_may_be_run_twice(path, folder, tmp_path, record_property):
     again = []
     for cell in notebook.cells:
         again.append(cell)
-        if cell.cell_type == 'code': again.append(cell | {'id': f'{cell.id}-2'})
+        if cell.cell_type == 'code': again.append(nbformat.from_dict(cell | {'id': f'{cell.id}-2'}))
     notebook.cells = again
     twice = tmp_path/path.name.replace('.ipynb', ' twice.ipynb')
     nbformat.write(notebook, twice)

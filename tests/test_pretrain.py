@@ -16,7 +16,7 @@ from vlground.datasets import fraction_of, read_captions
 from vlground.objectives import pretraining_losses
 from vlground.phrases import Phrase, load_tokenizer
 from vlground.batches import BatchConfig, CaptionData, TrainingBatches
-from vlground.pretrain import PRESETS, PretrainConfig, PretrainingModel, build_model, gold_captions, load_start, measure_model, pretrain
+from vlground.pretrain import PRESETS, PretrainConfig, PretrainingModel, build_model, gold_captions, load_start, measure_model, new_model, pretrain, training_of
 from vlground.pseudolabels import LabelledCaption, PseudoLabel, read_gold, read_labels
 from vlground.scaleout import label_captions
 from vlground.store import Store, extract_regions
@@ -199,9 +199,50 @@ def test_other_settings_are_trained_too(small_regions, small_labels, tmp_path, b
     assert all(value == value for value in parts.values()) and (parts['grounding'] > 0) == (level != 'none')
 
 
-@pytest.mark.parametrize('wrong', [dict(backbone='bert'), dict(size='huge'), dict(grounding='sentence')])
+@pytest.mark.parametrize('wrong', [dict(backbone='bert'), dict(size='huge'), dict(grounding='sentence'), dict(fraction=0.), dict(fraction=8.), dict(epochs=-1.), dict(grounding_weight=-20.),
+                                   dict(alignment_weight=float('nan')), dict(bert_rate=-.1)])
 def test_settings_that_do_not_exist(wrong):
     with pytest.raises(ValueError, match=f'PretrainConfig: {next(iter(wrong))} must be'): PretrainConfig(**wrong)
+
+
+@pytest.mark.parametrize('wrong', [dict(precision='half'), dict(optimizer='sgd'), dict(batch_size=0), dict(warmup=10.), dict(steps=0), dict(learning_rate=0.), dict(steps=1e3)])
+def test_what_the_loop_would_refuse_is_refused_before_data_are_opened(wrong):
+    with pytest.raises(ValueError, match=f'{next(iter(wrong))} must be'): PretrainConfig(**wrong)
+
+
+@given(captions=st.integers(0, 5000), batch_size=st.integers(1, 700), epochs=st.sampled_from([.25, 1., 2., 10.]))
+def test_steps_of_epochs(captions, batch_size, epochs):
+    steps = training_of(replace(MINI, epochs=epochs, batch_size=batch_size), captions).steps
+    assert steps == 1 or captions >= batch_size and abs(steps*batch_size - epochs*captions) <= epochs*(batch_size - 1) + batch_size/2
+    assert training_of(replace(MINI, batch_size=batch_size, steps=7), captions).steps == 7
+
+
+@pytest.mark.parametrize('backbone', ['vilbert', 'vlbert'])
+@pytest.mark.parametrize('level', ['phrase', 'token', 'none'])
+@pytest.mark.parametrize('changes', [dict(), dict(alignment_weight=0.), dict(grounding_weight=0.), dict(alignment_weight=0., grounding_weight=0.)])
+def test_what_no_loss_reaches_is_not_trained_and_all_else_is(data, store, tokenizer, backbone, level, changes):
+    data = CaptionData(store, data.labelled, tokenizer, 24, 8, level='phrase' if level == 'none' else level)
+    model, from_bert = new_model(replace(MINI, backbone=backbone, grounding=level, **changes), sizes(store, tokenizer))
+    model(made(data, 0, 16, 0))['loss'].backward()
+    assert not from_bert and {name for name, weight in model.named_parameters() if weight.grad is None} == {name for name, weight in model.named_parameters() if not weight.requires_grad}
+
+
+@pytest.mark.parametrize('backbone', ['vilbert', 'vlbert'])
+def test_a_bert_to_begin_with(store, tokenizer, tmp_path, backbone):
+    transformers = pytest.importorskip('transformers')
+    few, config = sizes(store, tokenizer), replace(MINI, backbone=backbone)
+    shape = new_model(config, few)[0].shape
+    words = shape if backbone == 'vlbert' else None
+    width, layers, heads, wide = (words.width, words.layers, words.heads, words.feedforward) if words else (shape.word_width, shape.word_layers, shape.word_heads, shape.word_feedforward)
+    bert = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=few['vocabulary'], hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=wide, max_position_embeddings=64))
+    for i, weight in enumerate(bert.parameters()): weight.data.normal_(0, .05, generator=torch_rng('bert', i))
+    bert.save_pretrained(tmp_path/'bert')
+    plain, (begun, names) = new_model(config, few)[0].state_dict(), new_model(replace(config, bert=str(tmp_path/'bert')), few)
+    assert torch.equal(begun.backbone.word_embedding.weight, bert.bert.embeddings.word_embeddings.weight)
+    layer = (begun.backbone.layers if words else begun.backbone.word_layers)[-1]
+    assert torch.equal(layer.feedforward.up.weight, bert.bert.encoder.layer[-1].intermediate.dense.weight)
+    changed = {name for name, weight in begun.named_parameters() if not torch.equal(weight, plain[name])}
+    assert names == changed and not any(name.startswith('grounding') or 'region' in name for name in names) and 'heads.word_bias' in names
 
 
 # runs
@@ -365,6 +406,13 @@ def test_who_knows_nothing_is_right_half_the_time(store, tokenizer, held_out):
     assert found == measure_model(PretrainingModel(MINI, **sizes(store, tokenizer)), data)
 
 
+@pytest.mark.parametrize('training', [True, False])
+def test_measuring_leaves_a_model_in_its_mode_and_takes_any_batch_size(store, tokenizer, held_out, training):
+    data, model = CaptionData(store, held_out, tokenizer, 24, 8), PretrainingModel(MINI, **sizes(store, tokenizer)).train(training)
+    assert measure_model(model, data) == measure_model(model, data, batch_size=3)
+    assert model.training == training
+
+
 def test_losses_of_a_batch_are_those_of_lesson_17(data, store, tokenizer):
     model, batch = PretrainingModel(replace(MINI, alignment_weight=3., grounding_weight=5.), **sizes(store, tokenizer)), made(data, 0, 8, 0)
     mine, parts = model(batch), pretraining_losses(model.backbone(batch), batch, model.heads, model.grounding)
@@ -400,5 +448,5 @@ def test_captions_of_unreadable_pictures_are_left_out_and_counted(small_world, t
 def test_a_store_without_classes_is_refused(small_labels, tmp_path, monkeypatch):
     class Bare:
         classes = ('unknown',)
-    monkeypatch.setattr('vlground.pretrain.Store', lambda *_, **__: Bare())
+    monkeypatch.setattr('vlground.pretrain.open_store', lambda *_, **__: Bare())
     with pytest.raises(ValueError, match='imported without class distributions'): pretrain(tmp_path/'regions', small_labels, tmp_path/'run', progress='none')

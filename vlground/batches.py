@@ -107,14 +107,16 @@ class LabelFiles(Sequence):
             file.seek(start)
             return self._parsed(file.read(size), number, line)
 
-    def only(self,
-        rows: Sequence[int], # which captions, in this order
-    ) -> 'LabelFiles': # of these alone
-        "Some of the captions."
-        some, rows = copy(self), np.asarray(rows, np.int64)
-        some.images = [self.images[i] for i in rows.tolist()]
-        some.lengths, some.failed, some.places = self.lengths[rows], self.failed[rows], self.places[rows]
-        return some
+# %% ../nbs/18_batches.ipynb #bb0c135f
+@patch
+def only(self: LabelFiles,
+    rows: Sequence[int], # which captions, in this order
+) -> LabelFiles: # of these alone
+    "Some of the captions."
+    some, rows = copy(self), np.asarray(rows, np.int64)
+    some.images = [self.images[i] for i in rows.tolist()]
+    some.lengths, some.failed, some.places = self.lengths[rows], self.failed[rows], self.places[rows]
+    return some
 
 # %% ../nbs/18_batches.ipynb #03bb1d27
 class CaptionData:
@@ -154,21 +156,25 @@ class CaptionData:
         "Phrases that the longest caption cuts, and that are dropped; to know, every caption is prepared."
         return sum(self.phrases(i)[2] for i in range(len(self)))
 
-    def _encoded(self, i: int) -> tuple[LabelledCaption, Encoding]:
-        "A caption, and how it is cut into pieces."
-        each = self.labelled[i]
-        return each, self.tokenizer.encode(each.caption)
+# %% ../nbs/18_batches.ipynb #e37d3911
+@patch
+def _encoded(self: CaptionData, i: int) -> tuple[LabelledCaption, Encoding]:
+    "A caption, and how it is cut into pieces."
+    each = self.labelled[i]
+    return each, self.tokenizer.encode(each.caption)
 
-    def _pieces(self, i: int) -> Tensor: # (t,) int64
-        "The word pieces of a caption."
-        return torch.tensor(self._read(i)[1].ids)
+@patch
+def _pieces(self: CaptionData, i: int) -> Tensor: # (t,) int64
+    "The word pieces of a caption."
+    return torch.tensor(self._read(i)[1].ids)
 
-    def _phrases(self, i: int) -> tuple[Tensor, Tensor, int]: # (p, 2) pieces of each phrase; (p, r) bool which regions it matches; phrases that were cut
-        "The phrases of a caption."
-        each, encoding = self._read(i)
-        phrases, matches = phrase_matches(each, regions_of(each, self.store)[:self.regions], self.threshold)
-        spans, kept = phrase_spans(phrases, encoding)
-        return spans, matches[kept], int((~kept).sum())
+@patch
+def _phrases(self: CaptionData, i: int) -> tuple[Tensor, Tensor, int]: # (p, 2) pieces of each phrase; (p, r) bool which regions it matches; phrases that were cut
+    "The phrases of a caption."
+    each, encoding = self._read(i)
+    phrases, matches = phrase_matches(each, regions_of(each, self.store)[:self.regions], self.threshold)
+    spans, kept = phrase_spans(phrases, encoding)
+    return spans, matches[kept], int((~kept).sum())
 
 # %% ../nbs/18_batches.ipynb #d96b045f
 @patch
@@ -315,6 +321,7 @@ def __call__(self: TrainingBatches,
     batch = replace(batch, counts=loss_counts(batch, data.level, self.config.objective, self.config.masked))
     return PackedBatch(batch, features[:, 1:].half(), features[:, 0].contiguous(), chosen.flatten().nonzero().squeeze(1), self._targets(data.positions[rows], chosen))
 
+# %% ../nbs/18_batches.ipynb #2e5a34bf
 @patch
 def describe(self: TrainingBatches,
     step: int, # number of a batch

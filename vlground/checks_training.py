@@ -7,7 +7,8 @@ __all__ = ['check_steps_between_saves', 'check_newest_whole', 'check_append_line
            'check_mixed_step', 'check_time_left', 'check_mean_and_spread', 'check_find_spikes', 'check_averages',
            'check_rate_by_depth', 'check_gradient_by_parts', 'check_part_losses', 'check_depends_on_step_alone',
            'check_time_lost', 'check_waiting_share', 'check_count_loads', 'check_part_shards', 'check_whole_mean',
-           'check_captions_of_others', 'check_pack8']
+           'check_captions_of_others', 'check_pack8', 'check_steps_at_half_rate', 'check_table_two',
+           'check_sound_choice']
 
 # %% ../nbs/90_checks_training.ipynb #2c7703ff
 from collections.abc import Callable
@@ -614,7 +615,7 @@ def check_captions_of_others(
         ('All captions were moved by the same distance: draw for each of them.', lambda: (list('abcdefghij'), 0, 20), apart),
         ('The same generator gave other captions: draw from the one you are given, and from nothing else.', many, repeats),
         ('Another seed gave the same captions.', many, other_seed),
-        ('Some captions come far more often than others. Drawing again, or stepping on to the next, where the first draw was of the same picture, favours the neighbours: draw among those of other pictures alone.',
+        ('Some captions come far more often than others. Stepping on to the next where the first draw was of the same picture favours the neighbours: draw among those of other pictures alone.',
             lambda: (list('aabbcc'), 1, 1200), fair),
         ('Each caption of another picture is to be equally likely, not each picture.', lambda: (list('abbbbbbc'), 2, 1200), fair),
         ('Two pictures are enough.', lambda: (list('ab'), 0, 5), of_others),
@@ -653,3 +654,99 @@ def check_pack8(
         ('Batches of regions, (b, r, d), of all sizes: some number is out by more than half its scale.', random, near),
         ('Batches of regions: the scales are (b, r).', random, shapes),
     ], 'within half a scale, region by region')
+
+# %% ../nbs/90_checks_training.ipynb #e5d65d94
+import random
+
+def check_steps_at_half_rate(
+    answer: Callable, # (captions, epochs, batch_size, warmup) -> first and last step
+) -> Verdict:
+    "Lesson 18, pre-training, exercise 1: the steps with at least half of the highest learning rate."
+    def walked(captions, epochs, batch_size, warmup, whole=True):
+        steps = epochs*(captions//batch_size if whole else -(-captions//batch_size))
+        rising = int(warmup*steps + .5)
+        fast = [step for step in range(steps) if (2*(step + 1) >= rising if step < rising else 2*(steps - step) >= steps - rising)]
+        return fast[0], fast[-1], steps
+    def pair(result, *_): return len(result) == 2 and all(int(step) == step for step in result)
+    def first(result, *arguments): return int(result[0]) == walked(*arguments)[0]
+    def both(result, *arguments): return (int(result[0]), int(result[1])) == walked(*arguments)[:2]
+    def is_not(other): return lambda result, *arguments: tuple(map(int, result)) != other(*arguments) or other(*arguments) == walked(*arguments)[:2]
+    def one_more(*arguments): return walked(*arguments)[0] + 1, walked(*arguments)[1] + 1
+    def rounded_up(*arguments): return walked(*arguments, whole=False)[:2]
+    def all_captions(captions, epochs, batch_size, warmup): return walked(captions*epochs, 1, batch_size, warmup)[:2]
+    plain, part, several, none = lambda: (40, 1, 2, .2), lambda: (79, 1, 4, .2), lambda: (79, 10, 4, .2), lambda: (40, 1, 2, 0.)
+    return run_cases(answer, [
+        ('Give two whole numbers, the first step and the last.', plain, pair),
+        ('20 steps, of which 4 rise: 2 to 12 came out. Steps are counted from 0.', plain, is_not(one_more)),
+        ('20 steps, of which 4 rise: the rate is 1/4 of the highest in step 0 and 1/2 in step 1, so step 1 is the first.', plain, first),
+        ('20 steps, of which 4 rise and 16 fall: half of the highest counts too, so step 12, with 8/16, is the last.', plain, both),
+        ('79 captions in batches of 4: an epoch is 19 whole steps, not 20.', part, is_not(rounded_up)),
+        ('79 captions, ten epochs: the whole batches of *one* epoch, times ten, are 190 steps, and not 197.', several, is_not(all_captions)),
+        ('79 captions, ten epochs in batches of 4: the warm-up is a share of all steps.', several, both),
+        ('Without a warm-up the first step has the highest rate.', none, both),
+        ('The paper: 3,119,449 captions, 10 epochs, batches of 512, a tenth of warm-up.', lambda: (3_119_449, 10, 512, .1), both),
+    ], 'the schedule is read at both ends')
+
+# %% ../nbs/90_checks_training.ipynb #683f58f5
+def check_table_two(
+    answer: Callable, # row, 1 to 4 -> a record of settings
+) -> Verdict:
+    "Lesson 18, pre-training, exercise 2: the rows of Table II."
+    def field(name, *wanted): return lambda result, *_: getattr(result, name) in wanted
+    def grounded(result): return result.grounding if result.grounding_weight else 'none'
+    def level(wanted): return lambda result, *_: grounded(result) == wanted
+    def others(result): return {name: value for name, value in vars(result).items() if name not in ('spe', 'grounding', 'grounding_weight')}
+    def like_the_first(result, row): return others(result) == others(answer(1))
+    def row(number): return lambda: (number,)
+    return run_cases(answer, [
+        ('Give a PretrainConfig.', row(4), lambda result, *_: hasattr(result, 'grounding') and hasattr(result, 'batch_size')),
+        ("Begin with PRESETS['paper']: the table's models are of the published size.", row(4), field('size', 'base')),
+        ("Begin with PRESETS['paper']: batches of 512, ten epochs.", row(4), lambda result, *_: (result.batch_size, result.epochs) == (512, 10)),
+        ('All rows are trained on 1/8 of the captions: is the fraction left at 1?', row(4), field('fraction', 1/8)),
+        ('Row 4 is grounding at the level of phrases.', row(4), level('phrase')),
+        ('Row 3 is grounding at the level of tokens.', row(3), level('token')),
+        ('Row 1 is ViLBERT without the spatial encoding.', row(1), field('spe', False)),
+        ('Row 1 is ViLBERT without the grounding loss.', row(1), level('none')),
+        ('Row 2 adds the spatial encoding.', row(2), field('spe', True)),
+        ('Row 2 has lambda 0: the encoding alone, without the grounding loss.', row(2), level('none')),
+        ('Rows are added one to the other: row 3 has the spatial encoding, too.', row(3), field('spe', True)),
+        ('Rows are added one to the other: row 4 has the spatial encoding, too.', row(4), field('spe', True)),
+        ('With the grounding loss its weight is 20.', row(4), field('grounding_weight', 20)),
+        ('With the grounding loss its weight is 20.', row(3), field('grounding_weight', 20)),
+        ('In all rows the alignment counts with weight 1.', row(1), field('alignment_weight', 1)),
+        *[('Rows differ in the encoding and in the grounding alone; everything else must be equal.', row(number), like_the_first) for number in (2, 3, 4)],
+    ], 'four rows, and nothing differs that should not')
+
+# %% ../nbs/90_checks_training.ipynb #c8b796fd
+def check_sound_choice(
+    answer: Callable, # (choose, ids, fractions) -> bool
+) -> Verdict:
+    "Lesson 18, pre-training, exercise 3: does a choice depend on the id and the fraction alone?"
+    def place(text): return int(hashlib.md5(text.encode()).hexdigest(), 16)/16**32
+    def hashed(ids, fraction): return [id for id in ids if place(id) < fraction]
+    def shuffled(ids, fraction): return sorted(hashed(ids, fraction), key=lambda id: place(id + '!'))
+    def reverse(ids, fraction): return hashed(ids, fraction)[::-1] if len(ids) % 3 else hashed(ids, fraction)
+    def first(ids, fraction): return ids[:max(1, round(fraction*len(ids)))]
+    def dealt(ids, fraction): return random.Random(0).sample(ids, max(1, round(fraction*len(ids))))
+    def salted(ids, fraction): return [id for id in ids if place(f'{fraction}{id}') < fraction]
+    def smallest(ids, fraction): return sorted(ids, key=place)[:max(1, round(fraction*len(ids)))]
+    def alphabetical(ids, fraction): return sorted(ids)[:max(1, round(fraction*len(ids)))]
+    def every_other(ids, fraction): return [id for i, id in enumerate(ids) if place(str(min(i, len(ids) - 1 - i))) < fraction] # the same from behind
+    names = [f'picture-{place(str(number)):.6f}' for number in range(60)]
+    def case(choose, fractions=(1/8, 1/4, 1/2)): return lambda: (choose, list(names), list(fractions))
+    def is_(wanted): return lambda result, *_: bool(result) == wanted
+    return run_cases(answer, [
+        ('Return True or False.', case(hashed), lambda result, *_: result in (True, False)),
+        ('A hash of each id below the fraction is sound, and was refused.', case(hashed), is_(True)),
+        ('A choice may give the ids in another order: compare sets, not lists.', case(shuffled), is_(True)),
+        ('A choice may give the ids in another order: compare sets, not lists.', case(reverse), is_(True)),
+        ('The fractions may come in any order: sort them before you look whether each lies inside the next.', case(hashed, (1/2, 1/8, 1/4)), is_(True)),
+        ('The first k of the list are another choice when the list comes in another order.', case(first), is_(False)),
+        ('A choice was passed in which the quarter is not inside the half: each fraction throws its own dice.', case(salted), is_(False)),
+        ('The smallest of three fractions is compared with the next only? All neighbours count.', case(lambda ids, fraction: hashed(ids, fraction) if fraction < .4 else salted(ids, fraction)), is_(False)),
+        ('The k smallest hashes are nested and know no order, but others are chosen when ids are missing.', case(smallest), is_(False)),
+        ('The first k of the alphabet: others are chosen when ids are missing.', case(alphabetical), is_(False)),
+        ('A die thrown for the *place* in the list: with ids missing, places shift.', case(every_other), is_(False)),
+        ('`random.sample` with a fixed seed chooses by place in the list.', case(dealt), is_(False)),
+        ('A single fraction: nothing to nest, but order and missing ids still count.', case(first, (1/4,)), is_(False)),
+    ], 'order, nesting and missing ids are all looked at')

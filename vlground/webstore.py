@@ -119,29 +119,49 @@ class StreamedStore(Store):
         fetch, cache, *others = self._made_from
         return StreamedStore, (self.folder, fetch, cache, self.keep, *others)
 
-    def _records(self, number: int) -> slice: return slice(number*self._per_shard, (number + 1)*self._per_shard)
+# %% ../nbs/09_webstore.ipynb #49ce51e3
+@patch
+def _records(self: StreamedStore, number: int) -> slice: return slice(number*self._per_shard, (number + 1)*self._per_shard)
 
-    def _shard(self, number: int) -> dict[str, Tensor]:
-        "The tensors of a shard, from memory if it is there; what was used longest ago goes."
-        if number in self._shards: self._shards[number] = self._shards.pop(number) # the last is the one used last
-        else:
-            while len(self._shards) >= self.keep:
-                oldest = next(iter(self._shards))
-                del self._shards[oldest]
-                self._arrays.pop(oldest, None)
-            self._shards[number] = self._read(number)
-            self.loads += 1
-        return self._shards[number]
+@patch
+def _shard(self: StreamedStore, number: int) -> dict[str, Tensor]:
+    "The tensors of a shard, from memory if it is there; what was used longest ago goes."
+    if number in self._shards: self._shards[number] = self._shards.pop(number) # the last is the one used last
+    else:
+        while len(self._shards) >= self.keep:
+            oldest = next(iter(self._shards))
+            del self._shards[oldest]
+            self._arrays.pop(oldest, None)
+        self._shards[number] = self._read(number)
+        self.loads += 1
+    return self._shards[number]
 
-    def _read(self, number: int) -> dict[str, Tensor]:
-        with self._tar(number) as file: return tar_tensors(file, self.ids[self._records(number)], self.manifest, file.name)
+@patch
+def _read(self: StreamedStore, number: int) -> dict[str, Tensor]:
+    with self._tar(number) as file: return tar_tensors(file, self.ids[self._records(number)], self.manifest, file.name)
 
-    def view(self,
-        i: int, # position in the order of the ids
-    ) -> RegionView: # without a copy
-        "What is stored about one picture."
-        if -len(self) <= i < len(self): self._shard(i % len(self)//self._per_shard) # to use it is to use its shard
-        return super().view(i)
+@patch
+def view(self: StreamedStore,
+    i: int, # position in the order of the ids
+) -> RegionView: # without a copy
+    "What is stored about one picture."
+    if -len(self) <= i < len(self): self._shard(i % len(self)//self._per_shard) # to use it is to use its shard
+    return Store.view(self, i)
+
+@patch
+def verify(self: StreamedStore) -> list[str]: # one sentence for each fault; empty when all is well
+    "Read everything, from wherever it is: compare it with its checksums, then look at what it holds."
+    faults = []
+    for number in range(self.manifest['shard_count']):
+        try:
+            with self._tar(number) as file:
+                digest = hashlib.file_digest(file, 'sha256').hexdigest()
+                if digest != self.manifest['shards'][str(number)][Path(file.name).name]['sha256']: raise ValueError(f'{file.name}: its bytes changed (sha256 differs)')
+                file.seek(0)
+                tensors = tar_tensors(file, self.ids[self._records(number)], self.manifest, file.name)
+            faults += [f'{file.name}: {fault}' for fault in check_shard(tensors, self.rows[self._records(number)], self.manifest)]
+        except (OSError, ValueError) as error: faults.append(str(error))
+    return faults
 
 # %% ../nbs/09_webstore.ipynb #25b9f07b
 @patch
@@ -174,21 +194,6 @@ def _fetch(self: StreamedStore, name: str, expected: Mapping) -> None:
         try: return path.stat().st_mtime_ns
         except FileNotFoundError: return 0 # another process swept it
     for path in sorted(self.cache.glob('shard-*.tar'), key=used)[:-self.cached]: path.unlink(missing_ok=True)
-
-@patch
-def verify(self: StreamedStore) -> list[str]: # one sentence for each fault; empty when all is well
-    "Read everything, from wherever it is: compare it with its checksums, then look at what it holds."
-    faults = []
-    for number in range(self.manifest['shard_count']):
-        try:
-            with self._tar(number) as file:
-                digest = hashlib.file_digest(file, 'sha256').hexdigest()
-                if digest != self.manifest['shards'][str(number)][Path(file.name).name]['sha256']: raise ValueError(f'{file.name}: its bytes changed (sha256 differs)')
-                file.seek(0)
-                tensors = tar_tensors(file, self.ids[self._records(number)], self.manifest, file.name)
-            faults += [f'{file.name}: {fault}' for fault in check_shard(tensors, self.rows[self._records(number)], self.manifest)]
-        except (OSError, ValueError) as error: faults.append(str(error))
-    return faults
 
 # %% ../nbs/09_webstore.ipynb #064b6142
 def least_in_lane(
@@ -253,17 +258,18 @@ class ShardSampler(Sampler):
 
     def _shuffled(self, epoch): return self._by_batches(self._lanes(epoch))
 
-    def _bucketed(self, epoch):
-        given, lengths, generator = self._lanes(epoch), np.asarray(self.lengths(epoch)), rng('windows', self.seed, epoch)
-        if lengths.shape != (self.total,): raise ValueError(f'lengths({epoch}): expected one for each of the {self.total} samples, got shape {lengths.shape}')
-        for start in range(0, self.steps, self.window):
-            part = given[:, start*self.piece:(start + self.window)*self.piece]
-            inside = np.take_along_axis(part, np.argsort(lengths[part], axis=1, kind='stable'), 1).reshape(self.lanes, -1, self.piece)
-            # the same turns in all lanes: like lengths meet
-            part[:] = inside[:, generator.permutation(inside.shape[1])].reshape(part.shape)
-        return self._by_batches(given)
+# %% ../nbs/09_webstore.ipynb #5bda3b61
+@patch
+def _bucketed(self: ShardSampler, epoch):
+    given, lengths, generator = self._lanes(epoch), np.asarray(self.lengths(epoch)), rng('windows', self.seed, epoch)
+    if lengths.shape != (self.total,): raise ValueError(f'lengths({epoch}): expected one for each of the {self.total} samples, got shape {lengths.shape}')
+    for start in range(0, self.steps, self.window):
+        part = given[:, start*self.piece:(start + self.window)*self.piece]
+        inside = np.take_along_axis(part, np.argsort(lengths[part], axis=1, kind='stable'), 1).reshape(self.lanes, -1, self.piece)
+        # the same turns in all lanes: like lengths meet
+        part[:] = inside[:, generator.permutation(inside.shape[1])].reshape(part.shape)
+    return self._by_batches(given)
 
-# %% ../nbs/09_webstore.ipynb #ce85e945
 def lanes_for(
     batch_size: int, # samples in a step
     shards: int, # that hold samples
