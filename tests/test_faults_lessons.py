@@ -16,7 +16,7 @@ from test_notebooks import execute, left_out
 LESSONS = [path for path in NOTEBOOKS if re.match(r'[0-2]\d_', path.stem)]
 CHOSEN = re.compile(r'(07|18|23)_')
 TWICE = [path for path in LESSONS if CHOSEN.match(path.stem) or os.environ.get('VLGROUND_TWICE') == 'all']
-BACKWARDS = [path for path in LESSONS if path.stem in ('03_boxes', '07_loading', '07_checkpoints')]
+BACKWARDS = [path for path in LESSONS if path.stem in ('03_boxes', '04_alignment', '07_loading')]
 
 
 @pytest.fixture

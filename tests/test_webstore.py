@@ -419,7 +419,8 @@ def test_shards_at_once_suffice_to_read_each_shard_once(size, last, shards, lane
     shards, sampler = build(counts, lanes, 4, block, seed, buckets)
     for part in range(parts):
         touched = len({int(shards[i]) for step in range(sampler.steps) for _, i in sampler.step(step, part, parts)})
-        assert loads_of(shards, sampler, sampler.shards_at_once(parts), part, parts) <= touched*1.05 + (last < size)
+        loads = loads_of(shards, sampler, sampler.shards_at_once(parts), part, parts)
+        assert loads == touched if last >= size else touched <= loads <= 1.3*touched # a short shard shifts a lane against the others
 
 
 def test_memory_falls_with_the_processes():

@@ -123,11 +123,13 @@ class Bench:
 
 # %% ../nbs/90_bench_training.ipynb #1aefd0ca
 @patch
-def whole(self: Bench, steps: int, **changes) -> tuple[float, float]: # seconds a step, share of them spent waiting; of the steps after the first lines of the log
+def whole(self: Bench,
+    steps: int, # to be measured
+) -> tuple[float, float]: # seconds a step, share of them spent waiting; of the steps after the first lines of the log
     "The same steps by `pretrain`, from disk, with workers, logs and all."
     self.runs += 1
     out = self.folder/f'run-{self.runs}'
-    pretrain(self.regions, self.labels, out, replace(self.config, steps=steps + 20, save_every=10**6, **changes), every=10**6, progress='file', device=self.device, workers=self.workers)
+    pretrain(self.regions, self.labels, out, replace(self.config, steps=steps + 20, save_every=10**6), every=10**6, progress='file', device=self.device, workers=self.workers)
     lines = [line for line in read_log(out) if 'parts' in line]
     first, last = lines[1], lines[-1]
     each = [line['data_wait']*self.config.batch_size*10/line['samples_per_s'] for line in lines[2:]]
@@ -135,7 +137,9 @@ def whole(self: Bench, steps: int, **changes) -> tuple[float, float]: # seconds 
     return seconds/(last['step'] - first['step']), sum(each)/seconds
 
 @patch
-def input_rate(self: Bench, steps: int) -> float: # samples a second
+def input_rate(self: Bench,
+    steps: int, # to be measured
+) -> float: # samples a second
     "Batches made by the workers alone, when everything has been read once."
     _, batches, _ = self.prepared()
     with batches_ahead(batches, ((step,) for step in range(2*steps)), self.workers) as made:
@@ -145,7 +149,9 @@ def input_rate(self: Bench, steps: int) -> float: # samples a second
         return steps*self.config.batch_size/(time.perf_counter() - start)
 
 @patch
-def checkpoint_seconds(self: Bench, tries: int = 5) -> float:
+def checkpoint_seconds(self: Bench,
+    tries: int = 5, # of which the median counts
+) -> float:
     "How long a checkpoint takes to be written, synced and checksummed."
     model, batches, optimizer = self.prepared()
     model(batches(0).to(self.device))['loss'].backward()
@@ -159,7 +165,10 @@ def checkpoint_seconds(self: Bench, tries: int = 5) -> float:
 
 # %% ../nbs/90_bench_training.ipynb #f4c6bc90
 @patch
-def processes_rate(self: Bench, processes: int, steps: int) -> float: # samples a second, after the first lines of the log
+def processes_rate(self: Bench,
+    processes: int, # that share each step
+    steps: int, # to be measured
+) -> float: # samples a second, after the first lines of the log
     "The command itself, with one thread a process, under torchrun if there are several."
     self.runs += 1
     out, command = self.folder/f'run-{self.runs}', Path(sys.executable).with_name('vlground_pretrain')

@@ -8,7 +8,7 @@ __all__ = ['check_steps_between_saves', 'check_newest_whole', 'check_append_line
            'check_rate_by_depth', 'check_gradient_by_parts', 'check_part_losses', 'check_depends_on_step_alone',
            'check_time_lost', 'check_waiting_share', 'check_count_loads', 'check_part_shards', 'check_whole_mean',
            'check_captions_of_others', 'check_pack8', 'check_steps_at_half_rate', 'check_table_two',
-           'check_sound_choice']
+           'check_sound_choice', 'check_least_accumulate', 'check_most_cards']
 
 # %% ../nbs/90_checks_training.ipynb #2c7703ff
 from collections.abc import Callable
@@ -750,3 +750,53 @@ def check_sound_choice(
         ('`random.sample` with a fixed seed chooses by place in the list.', case(dealt), is_(False)),
         ('A single fraction: nothing to nest, but order and missing ids still count.', case(first, (1/4,)), is_(False)),
     ], 'order, nesting and missing ids are all looked at')
+
+# %% ../nbs/90_checks_training.ipynb #23c00001
+def check_least_accumulate(
+    answer: Callable, # (share, fixed, sample, memory) -> parts
+) -> Verdict:
+    "Lesson 23, exercise 1: the fewest parts of a step that fit."
+    def right(result, share, fixed, sample, memory):
+        fit = {parts for parts in range(1, share + 1) if share/parts == share//parts and memory - fixed >= sample*(share//parts)}
+        return int(result) == result == (min(fit) if fit else 0)
+    def is_not(value): return lambda result, *_: result != value
+    return run_cases(answer, [
+        ('64 samples fit at once: 1 part.', lambda: (64, 10., 1., 100.), right),
+        ('64 samples of 1 byte, 42 bytes left beside the fixed ones: 1 came out, as if nothing were fixed.', lambda: (64, 58., 1., 100.), is_not(1)),
+        ('64 samples of 1 byte, 42 bytes left: 64/42 rounded up is 2, and 32 at once fit.', lambda: (64, 58., 1., 100.), right),
+        ('64 samples, room for 3 at once: 22 parts came out, which leaves a remainder. 32 divides 64.', lambda: (64, 97., 1., 100.), is_not(22)),
+        ('60 samples, room for 25: 3 parts of 20. Not only powers of two divide.', lambda: (60, 75., 1., 100.), right),
+        ('48 samples, room for exactly 16: memory may be used up to the last byte.', lambda: (48, 84., 1., 100.), right),
+        ('7 samples, room for 2: only 7 parts of 1.', lambda: (7, 98., 1., 100.), right),
+        ('Weights alone do not fit: 0.', lambda: (64, 101., 1., 100.), right),
+        ('Not even one sample fits beside the weights: 0.', lambda: (64, 99.5, 1., 100.), right),
+        ('Samples of 2.5 bytes are not samples of 2.', lambda: (50, 50., 2.5, 100.), right),
+        ('The fewest parts are asked for, not those that leave most room.', lambda: (512, 4e9, 4e7, 8e10), right),
+    ], 'the fewest parts, without a remainder, and 0 where nothing fits')
+
+# %% ../nbs/90_checks_training.ipynb #23c00002
+def check_most_cards(
+    answer: Callable, # (seconds, size, bandwidth, least, most) -> cards
+) -> Verdict:
+    "Lesson 23, exercise 2: how many cards still compute for most of their time."
+    def computing(n, seconds, size, bandwidth):
+        one_sends = 2*size*(n - 1)/n
+        return (seconds/n)/(seconds/n + one_sends/bandwidth)
+    def right(result, seconds, size, bandwidth, least, most):
+        return int(result) == result == sum(computing(n, seconds, size, bandwidth) >= least for n in range(1, most + 1))
+    def is_not(value): return lambda result, *_: result != value
+    plain = lambda: (1.05, 1e9, 1e10, .5, 64) # six cards: .175 s against .167; seven: .15 against .171
+    return run_cases(answer, [
+        ('Over a link of any speed, all cards: 64.', lambda: (1., 1., 1e15, .5, 64), right),
+        ('Over a link that carries nothing in time, one card still sends nothing: 1.', lambda: (1e-3, 1e9, 1e3, .5, 64), right),
+        ('1.05 s, 1 GB, 10 GB/s, half of the time: 11 came out. Is the factor 2 missing? A ring passes every part on twice.', plain, is_not(11)),
+        ('1.05 s, 1 GB, 10 GB/s, half of the time: 5 came out. Each sends 2(n - 1)/n times the bytes, not twice.', plain, is_not(5)),
+        ('1.05 s, 1 GB, 10 GB/s: 64 came out. The time of computing is to be divided by the cards.', plain, is_not(64)),
+        ('1.05 s, 1 GB, 10 GB/s, half of the time: six cards compute for 175 ms and send for 167 ms, seven send for longer than they compute.', plain, right),
+        ('2 s, 1 byte, 1 byte/s: two cards compute for 1 s and send for 1 s. "At least" half counts them.', lambda: (2., 1., 1., .5, 64), right),
+        ('No more cards than there are.', lambda: (10., 1e9, 1e12, .5, 4), right),
+        ('Nine tenths of the time are harder than half of it.', lambda: (1., 1e9, 1e10, .9, 64), right),
+        ('More cards than 64 are cards, too.', lambda: (100., 1e9, 1e10, .5, 1000), right),
+        ('A share of 0 asks for nothing: all cards.', lambda: (1e-3, 1e9, 1e3, 0., 16), right),
+        ('A share of 1: only one card sends nothing.', lambda: (1., 1e9, 1e12, 1., 16), right),
+    ], 'as many as still pay')

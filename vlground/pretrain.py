@@ -181,8 +181,7 @@ def measure_model(
     training = model.training
     model.eval()
     right, asked = dict(alignment=0, pairs=0, phrases=0), dict(alignment=0, pairs=0, phrases=0)
-    device = next(model.parameters()).device
-    generator = torch_rng('measure', seed)
+    device, generator = next(model.parameters()).device, torch_rng('measure', seed)
     for start in range(0, len(data), batch_size):
         rows = list(range(start, min(start + batch_size, len(data))))
         own = data.plain(rows)

@@ -285,7 +285,7 @@ def shards_at_once(self: ShardSampler,
     "Shards that a process must keep in memory to read each of its own once an epoch, if shards are of like sizes."
     lanes = max(-(-(part + 1)*self.lanes//processes) - part*self.lanes//processes for part in range(processes)) # that a part of a batch touches
     # between two uses of a shard lie two windows at most, or two pieces; they may begin in the middle of a block
-    reach = 2*self.window*self.piece if self.lengths else self.piece
+    reach = 2*(self.window if self.lengths else 1)*self.piece
     return min(lanes*self.block*(1 + int(np.ceil(reach/self._in_block))), len(self.numbers))
 
 # %% ../nbs/09_webstore.ipynb #3dcaa51d
