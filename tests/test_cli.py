@@ -249,3 +249,25 @@ def test_a_benchmark_prints_a_table_then_one_line_of_json_and_leaves_it_in_a_fil
     found = json.loads(said.strip().split('\n')[-1])
     assert found == load_json(tmp_path/'here'/'found'/'bench-store.json') and found['speed_ratio'] > 1 and 0 < found['bytes_ratio'] < 1
     assert re.search(r'(?m)^speed_ratio +\d', said)
+
+
+def test_a_dry_run_tells_the_plan_checks_the_folders_and_leaves_nothing(terminal, small_regions, small_labels, tmp_path, monkeypatch):
+    import vlground.cli
+    for name in ('pretrain', 'joined_processes'): monkeypatch.setattr(vlground.cli, name, lambda *given, **more: pytest.fail('it trains'))
+    code, said, problem = terminal('vlground_pretrain', '--preset', 'paper', '--dry_run', '--cards', 8, '--price', 2)
+    assert code == 0 and not problem and 'no folders were named' in said
+    assert re.search(r'(?m)^captions +3,119,449$', said) and re.search(r'(?m)^steps +60,920 of 512', said) and re.search(r'(?m)^on 8 x H200 .*at 2 an hour', said)
+    code, said, _ = terminal('vlground_pretrain', '--regions', small_regions, '--labels', small_labels, '--steps', 3, '--dry_run')
+    assert code == 0 and re.search(r'(?m)^captions +40$', said) and re.search(r'(?m)^steps +3 of 64', said) and 'MFLOP a caption' in said
+    assert not list((tmp_path/'here').iterdir())
+
+
+def test_a_dry_run_names_what_is_damaged(terminal, small_regions, small_labels, tmp_path):
+    import shutil
+    damaged = shutil.copytree(small_regions, tmp_path/'damaged')
+    shard = max(damaged.rglob('*.safetensors'), key=lambda path: path.stat().st_size)
+    shard.write_bytes(shard.read_bytes()[:-100])
+    code, said, _ = terminal('vlground_pretrain', '--regions', damaged, '--labels', small_labels, '--dry_run')
+    assert code == 1 and 'WRONG' in said and shard.stem in said and 'not fit for training' in said and re.search(r'(?m)^captions +3,119,449$', said)
+    code, said, problem = terminal('vlground_pretrain', '--regions', tmp_path/'nowhere', '--labels', small_labels, '--dry_run')
+    assert code == 1 and 'nowhere' in said + problem and not list((tmp_path/'here').iterdir())

@@ -430,8 +430,8 @@ def test_a_loader_worker_that_dies_is_named_with_shard_and_record(begin, whole, 
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
     assert job.wait() == 1 and 'Traceback' not in job.said, job.said
-    assert re.fullmatch(r'vlground_pretrain: a loader worker died \(process [\d, ]+\) while it made the batch of step \d+, samples \[.*\(shard-00000 record \d+\).*\]\. If memory ran out, lower workers,'
-                        r' now 2; with workers=0 the batch is made in this process, which shows what is wrong with it', job.lines[-1]), job.said
+    assert re.fullmatch(r'vlground_pretrain: a loader worker died \(process [\d, ]+\) while it made the batch of step \d+, samples \[.*\(shard-00000 record \d+\).*\]\. '
+                        r'If memory ran out, lower workers, now 2; with workers=0 the batch is made in this process, which shows what is wrong with it', job.lines[-1]), job.said
     end = time.monotonic() + 10
     while any(map(alive, workers)) and time.monotonic() < end: time.sleep(.02)
     assert not any(map(alive, workers)), 'the other one is left over'

@@ -1,7 +1,7 @@
 """Fault 20: each code cell of a lesson is run twice in a row, then the cells are run from the last to the first and once more in order: the same results, or a clear error.
 
-Running a cell twice takes twice the time of tests/test_notebooks.py, which runs every lesson once. Here are the lessons that train, save and go on (07, 18, 23), where something hidden
-would hurt most, and the quick ones. The others are left out for their time alone: VLGROUND_TWICE=all runs them, too."""
+Running each cell twice takes twice the time of tests/test_notebooks.py, which runs every lesson once. Here are the lessons that train, save and go on (07, 18, 23), where something
+hidden would hurt most; the others are left out for their time alone. VLGROUND_TWICE=all runs them, too."""
 import json
 import os
 import re

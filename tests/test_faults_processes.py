@@ -86,7 +86,8 @@ def torchrun(small_regions, small_labels, tmp_path):
     def start():
         words = ['torchrun', '--standalone', '--nproc-per-node', '2', '--no-python', *map(str, options(small_regions, small_labels, tmp_path/'run'))]
         told = open(tmp_path/f'torchrun-{len(started)}', 'w')
-        started.append(subprocess.Popen(words, executable=shutil.which('torchrun', path=path), env=os.environ | {'PATH': path, 'OMP_NUM_THREADS': '1'}, stdout=told, stderr=told, start_new_session=True))
+        env = os.environ | {'PATH': path, 'OMP_NUM_THREADS': '1'}
+        started.append(subprocess.Popen(words, executable=shutil.which('torchrun', path=path), env=env, stdout=told, stderr=told, start_new_session=True))
         started[-1].told = Path(told.name)
         return started[-1]
     yield start

@@ -729,6 +729,7 @@ def check_sound_choice(
     def first(ids, fraction): return ids[:max(1, round(fraction*len(ids)))]
     def dealt(ids, fraction): return random.Random(0).sample(ids, max(1, round(fraction*len(ids))))
     def salted(ids, fraction): return [id for id in ids if place(f'{fraction}{id}') < fraction]
+    def half_salted(ids, fraction): return hashed(ids, fraction) if fraction < .4 else salted(ids, fraction)
     def smallest(ids, fraction): return sorted(ids, key=place)[:max(1, round(fraction*len(ids)))]
     def alphabetical(ids, fraction): return sorted(ids)[:max(1, round(fraction*len(ids)))]
     def every_other(ids, fraction): return [id for i, id in enumerate(ids) if place(str(min(i, len(ids) - 1 - i))) < fraction] # the same from behind
@@ -743,7 +744,7 @@ def check_sound_choice(
         ('The fractions may come in any order: sort them before you look whether each lies inside the next.', case(hashed, (1/2, 1/8, 1/4)), is_(True)),
         ('The first k of the list are another choice when the list comes in another order.', case(first), is_(False)),
         ('A choice was passed in which the quarter is not inside the half: each fraction throws its own dice.', case(salted), is_(False)),
-        ('The smallest of three fractions is compared with the next only? All neighbours count.', case(lambda ids, fraction: hashed(ids, fraction) if fraction < .4 else salted(ids, fraction)), is_(False)),
+        ('The smallest of three fractions is compared with the next only? All neighbours count.', case(half_salted), is_(False)),
         ('The k smallest hashes are nested and know no order, but others are chosen when ids are missing.', case(smallest), is_(False)),
         ('The first k of the alphabet: others are chosen when ids are missing.', case(alphabetical), is_(False)),
         ('A die thrown for the *place* in the list: with ids missing, places shift.', case(every_other), is_(False)),

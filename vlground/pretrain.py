@@ -75,7 +75,7 @@ class PretrainConfig(BatchConfig):
             if getattr(self, name) not in known: refuse(name, ' or '.join(known))
         for name in ('grounding_weight', 'alignment_weight', 'bert_rate', 'epochs'):
             if not getattr(self, name) >= 0: refuse(name, '0 or more')
-        if not 0 < self.fraction <= 1: refuse('fraction', 'a share of the pictures, above 0 and at most 1')
+        if not 0 < self.fraction <= 1: refuse('fraction', 'above 0 and at most 1')
         TrainConfig(steps=self.steps, **{name: getattr(self, name) for name in _LOOP}) # what the loop would refuse is refused now
 
 # %% ../nbs/18_pretrain.ipynb #d0f3708e

@@ -140,7 +140,7 @@ def _known(name: str) -> Card | None:
 def card_at_hand() -> tuple[str, Card]: # its name and what is promised or, of a card that is not in `CARDS` and of a processor, measured
     "The card of this machine, or its processor."
     def measured(device, size, gib): return Card(*(measured_rate(device, dtype, size)/1e12 for dtype in (torch.bfloat16, torch.float32)), gib)
-    if not torch.cuda.is_available(): return f'this processor ({torch.get_num_threads()} threads)', measured('cpu', 2048, float('nan'))
+    if not torch.cuda.is_available(): return f'this processor ({torch.get_num_threads()} threads)', measured('cpu', 1024, float('nan'))
     name, gib = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory/2**30
     known = _known(name)
     return name, known._replace(gib=gib) if known else measured('cuda', 8192, gib)
