@@ -110,7 +110,8 @@ class Card(NamedTuple):
         "What a training can hope for."
         return 1e12*(self.half if precision == 'bfloat16' and self.bfloat16 else self.fp32)
 
-# NVIDIA's data sheets of H200, H100 (SXM), A100 (SXM, 80 GB), L40S, V100 (SXM2), Quadro RTX 6000; its white papers on Ada (RTX 4090) and Turing (RTX 2080 Ti, reference clock)
+# NVIDIA's figures for H200, H100 (SXM), A100 (SXM, 80 GB), L40S, RTX 4090, V100 (SXM2), Quadro RTX 6000 (active) and RTX 2080 Ti (reference clock),
+# as tables of others reprint them: its own documents were not at hand
 CARDS = {
     'H200': Card(989, 67, 141*1e9/2**30), 'H100': Card(989, 67, 80), 'A100': Card(312, 19.5, 80), 'L40S': Card(362, 91.6, 48), 'RTX 4090': Card(165.2, 82.6, 24),
     'V100': Card(125, 15.7, 32, False), 'Quadro RTX 6000': Card(130.5, 16.3, 24, False), 'RTX 2080 Ti': Card(53.8, 13.4, 11, False)}
