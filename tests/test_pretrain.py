@@ -199,6 +199,14 @@ def test_other_settings_are_trained_too(small_regions, small_labels, tmp_path, b
     assert all(value == value for value in parts.values()) and (parts['grounding'] > 0) == (level != 'none')
 
 
+@pytest.mark.parametrize('backbone', ['vilbert', 'vlbert'])
+def test_small_is_larger_than_mini(data, store, tokenizer, backbone):
+    mini, small = (PretrainingModel(replace(MINI, backbone=backbone, size=size), **sizes(store, tokenizer)) for size in ('mini', 'small'))
+    count = [sum(weight.numel() for weight in model.parameters()) for model in (mini, small)]
+    assert 3 < count[1]/count[0] < 8 and small.backbone.word_width == 2*mini.backbone.word_width
+    assert small(made(data, 0, 4, 0))['loss'].isfinite()
+
+
 @pytest.mark.parametrize('wrong', [dict(backbone='bert'), dict(size='huge'), dict(grounding='sentence'), dict(fraction=0.), dict(fraction=8.), dict(epochs=-1.), dict(grounding_weight=-20.),
                                    dict(alignment_weight=float('nan')), dict(bert_rate=-.1)])
 def test_settings_that_do_not_exist(wrong):

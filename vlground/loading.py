@@ -6,9 +6,11 @@
 __all__ = ['Sampler', 'samples_of_step', 'batches_ahead']
 
 # %% ../nbs/07_loading.ipynb #a5cf2b67
+import io
 import os
 import pickle
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from fastcore.basics import patch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from .core import rng
@@ -99,6 +102,46 @@ def _bucketed(self: Sampler, epoch):
     body[:] = body.reshape(count, self.batch_size)[turns].reshape(-1)
     return order
 
+# %% ../nbs/07_loading.ipynb #8ba51d2d
+class _Packer(pickle.Pickler):
+    "Leaves tensors out, and keeps them in a list."
+    def __init__(self, file):
+        super().__init__(file)
+        self.tensors = []
+
+    def persistent_id(self, each):
+        if type(each) is not Tensor or each.requires_grad or each.device.type != 'cpu' or each.layout != torch.strided: return None
+        self.tensors.append(each)
+        return len(self.tensors) - 1
+
+class _Unpacker(pickle.Unpickler):
+    def __init__(self, file, tensors):
+        super().__init__(file)
+        self.tensors = tensors
+
+    def persistent_load(self, number): return self.tensors[number]
+
+class _Parcel:
+    "A batch on its way from a worker, all of its tensors in one block of memory: to share many small ones costs more than to copy them."
+    def __init__(self, batch):
+        file = io.BytesIO()
+        packer = _Packer(file)
+        packer.dump(batch)
+        self.rest, self.forms, size = file.getvalue(), [], 0
+        for tensor in packer.tensors:
+            self.forms.append((tensor.dtype, tensor.shape, size, size + tensor.nbytes))
+            size += -(-tensor.nbytes//64)*64 # each begins where any type may
+        self.block = torch.empty(size, dtype=torch.uint8).share_memory_()
+        for tensor, (*_, start, end) in zip(packer.tensors, self.forms): self.block[start:end] = tensor.reshape(-1).view(torch.uint8)
+
+    def unpack(self):
+        tensors = [self.block[start:end].view(dtype).view(shape) for dtype, shape, start, end in self.forms]
+        return _Unpacker(io.BytesIO(self.rest), tensors).load()
+
+    def pin_memory(self): # asked for by PyTorch's loader
+        self.block = self.block.pin_memory()
+        return self
+
 # %% ../nbs/07_loading.ipynb #be4c4fa0
 class _Failure:
     "An error on its way from a worker; whatever cannot travel travels as its text."
@@ -114,19 +157,21 @@ class _Work(Dataset):
 
     def __getitem__(self, key):
         self.doing[get_worker_info().id] = torch.tensor([os.getpid(), key[0]])
-        try: return self.make_batch(*key)
+        try: return _Parcel(self.make_batch(*key))
         except Exception as error: return _Failure(error)
 
 def _start_worker(number):
     # a request to stop is for the process that trains; it ends its workers itself
     for each in (signal.SIGINT, signal.SIGTERM): signal.signal(each, signal.SIG_IGN)
+    # another thread of the worker hands batches over; by default it may wait 5 ms for its turn, and so would the training
+    sys.setswitchinterval(1e-4)
 
 def _same(batch): return batch
 
 def _unpacked(loader):
     for batch in loader:
         if isinstance(batch, _Failure): raise batch.error
-        yield batch
+        yield batch.unpack() if isinstance(batch, _Parcel) else batch
 
 # %% ../nbs/07_loading.ipynb #914bf073
 @contextmanager

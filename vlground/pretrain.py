@@ -229,7 +229,7 @@ def pretrain(
     batches = TrainingBatches(data, config.batch_size, config.seed, config)
     train(model.to(device), batches, lambda model, batch: model(batch), training_of(config, len(data), every), out, partial(measure_model, data=truth) if truth else None,
           dict(pretrain=asdict(config), sizes=sizes, data=seen), progress, accept_changes, workers, batches.describe,
-          lambda name: config.bert_rate if name in from_bert else 1.)
+          (lambda name: config.bert_rate if name in from_bert else 1.) if from_bert else None)
     return model.eval()
 
 # %% ../nbs/18_pretrain.ipynb #21977bb6

@@ -9,6 +9,7 @@ __all__ = ['LABEL_FLIPPED', 'TEXT', 'VLBERTConfig', 'geometry_encoding', 'VLBERT
 # %% ../nbs/15_vlbert.ipynb #cbd8e9ae
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from fastcore.basics import patch
@@ -60,15 +61,16 @@ class VLBERTConfig(ModelConfig):
         return cls(**small | changes)
 
     @classmethod
-    def small(cls, **changes) -> 'VLBERTConfig': # any setting by name
-        'Twice as wide as mini, and two layers deeper: to see what size changes'
-        return cls.mini(**dict(width=128, layers=6, heads=8, feedforward=256, geometry_width=128, spread=0.05) | changes)
-
-    @classmethod
     def tiny(cls, **changes) -> 'VLBERTConfig': # any setting by name
         'For tests'
         small = dict(vocabulary=120, max_words=64, width=48, layers=2, heads=4, feedforward=96, region_classes=17, spread=0.15)
         return cls(**small | changes)
+
+# %% ../nbs/15_vlbert.ipynb #20cb5914
+@patch(cls_method=True)
+def small(cls: VLBERTConfig, **changes: Any) -> VLBERTConfig: # any setting by name
+    'Twice as wide as mini, and two layers deeper: to see what size changes'
+    return cls.mini(**dict(width=128, layers=6, heads=8, feedforward=256, geometry_width=128, spread=0.05) | changes)
 
 # %% ../nbs/15_vlbert.ipynb #8abc404c
 def geometry_encoding(
