@@ -11,8 +11,6 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -39,13 +37,6 @@ from .world import captions
 from .worldfiles import world_scene, write_world
 
 # %% ../nbs/90_bench_training.ipynb #5d3fd158
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try: yield
-    finally: torch.set_num_threads(before)
-
 def world_data(
     folder: Path, # for the world
     pairs: int, # captioned pictures
@@ -208,13 +199,16 @@ def bench_train(
     "Measure a pre-training at size `mini` on the processor, one thread, from disk."
     folder = Path(folder)
     bench = Bench(folder, PRESETS['mini'], world_data(folder, pairs))
-    with _threads(1):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
         bench.bare(20)
         turns = [(bench.bare(steps), *bench.whole(steps)) for _ in range(rounds)]
         fed, saving = bench.input_rate(60), bench.checkpoint_seconds()
         rate = measured_rate('cpu', torch.float32)
         published = Bench(folder, replace(PRESETS['paper'], tokenizer='world', bert='', batch_size=64), published_data(folder/'published', 512))
         input_published = published.input_rate(8)
+    finally: torch.set_num_threads(before)
     bare, whole = (median(each) for each in list(zip(*turns))[:2])
     pairs_of = [(bench.processes_rate(1, 100), bench.processes_rate(2, 100)) for _ in range(rounds)]
     size, cost = bench.config.batch_size, sample_cost(bench.config, bench.sizes)

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'ARMS', 'SETTINGS', 'FINETUNE', 'COLOURS', 'DASHES', 'COLUMNS', 'STYLE', 'KNOWN', 'DemoSize', 'run_folder',
-           'pretrain_job', 'finetune_job', 'demo_jobs', 'run_demo_jobs', 'mean_and_error', 'is_decided', 'verdict',
-           'collect', 'efficiency_figure', 'curves_figure', 'finetuning_figure', 'label_figure', 'read_predictions',
-           'differences', 'difference_figure', 'write_report', 'demo_table', 'circumstances', 'run_demo']
+           'held_out_captions', 'pretrain_job', 'finetune_job', 'demo_jobs', 'run_demo_jobs', 'mean_and_error',
+           'is_decided', 'verdict', 'collect', 'efficiency_figure', 'curves_figure', 'finetuning_figure',
+           'label_figure', 'read_predictions', 'differences', 'difference_figure', 'write_report', 'demo_table',
+           'circumstances', 'run_demo']
 
 # %% ../nbs/90_demo.ipynb #33c8bca0
 import base64
@@ -82,6 +83,13 @@ def run_folder(
     "Where a run lives."
     return out/'runs'/(f'{arm}-{seed}' if fraction is None else f'{arm}-{seed}-refer-{fraction:g}')
 
+def held_out_captions(
+    W: Path, # a small world
+) -> list[LabelledCaption]: # with gold labels
+    "Captions that no run has seen."
+    items = read_captions(W/'captions-val.tsv', W/'images')
+    return gold_captions([LabelledCaption(item.id, item.image_id, item.caption, ()) for item in items], read_gold(W/'gold'/'captions-val.jsonl'))
+
 def pretrain_job(
     out: Path, # of the demo
     size: DemoSize, # how much
@@ -93,9 +101,7 @@ def pretrain_job(
     if (folder/'zero_shot.json').exists(): return
     config = replace(SETTINGS[arm], steps=size.steps, regions=size.regions, seed=seed)
     W = out/'W'
-    unlabelled = [LabelledCaption(item.id, item.image_id, item.caption, ()) for item in read_captions(W/'captions-val.tsv', W/'images')]
-    held_out = gold_captions(unlabelled, read_gold(W/'gold'/'captions-val.jsonl'))
-    model = pretrain(out/'regions', out/'labels', folder, config, held_out, every=max(1, size.steps//8), progress='file')
+    model = pretrain(out/'regions', out/'labels', folder, config, held_out_captions(W), every=max(1, size.steps//8), progress='file')
     expressions = [e for split in ('testA', 'testB') for e in read_refer(W/'refer').split(split)]
     test = ExpressionData(expressions, Store(out/'regions', in_memory=True), load_tokenizer(), FINETUNE.words, FINETUNE.regions)
     save_json({} if model.grounding is None else dict(accuracy=refer_accuracy(zero_shot_regions(model, test), test)), folder/'zero_shot.json')
