@@ -17,6 +17,7 @@ from statistics import median
 
 import torch
 from fastcore.basics import patch
+from torch import nn
 
 from .batches import CaptionData, TrainingBatches
 from .checkpoints import RunFolder
@@ -95,14 +96,15 @@ class Bench:
         model = new_model(self.config, self.sizes)[0].to(self.device)
         return model, TrainingBatches(data, self.config.batch_size, self.config.seed, self.config), make_optimizer(model, self.config.weight_decay)
 
-    def bare(self, steps: int) -> float: # seconds a step
-        "Forward pass, backward pass and update on batches that are there."
+    def bare(self, steps: int, clip: bool = True) -> float: # seconds a step
+        "Forward pass, backward pass, clipping and update on batches that are there."
         model, batches, optimizer = self.prepared()
         for group in optimizer.param_groups: group['lr'] = 1e-4
         made, place = [batches(step).to(self.device) for step in range(steps)], torch.device(self.device)
         def step(batch):
             with torch.autocast(place.type, torch.bfloat16, enabled=self.config.precision == 'bfloat16'): loss = model(batch)['loss']
             loss.backward()
+            if clip: nn.utils.clip_grad_norm_(model.parameters(), self.config.clip)
             optimizer.step()
             optimizer.zero_grad()
             return loss
@@ -158,13 +160,15 @@ def checkpoint_seconds(self: Bench,
 @patch
 def processes_rate(self: Bench,
     processes: int, # that share each step
+    captions: int, # of a step, over all of them
     steps: int, # to be measured
 ) -> float: # samples a second, after the first lines of the log
     "The command itself, with one thread a process, under torchrun if there are several."
     self.runs += 1
     out, command = self.folder/f'run-{self.runs}', Path(sys.executable).with_name('vlground_pretrain')
     launch = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}', '--no-python'] if processes > 1 else []
-    done = subprocess.run([*launch, command, '--regions', self.regions, '--labels', self.labels, '--out', out, '--steps', str(steps + 20)],
+    done = subprocess.run([*launch, command, '--regions', self.regions, '--labels', self.labels, '--out', out,
+                           '--batch-size', str(captions), '--steps', str(steps + 20)],
                           env=os.environ | {'OMP_NUM_THREADS': '1'}, capture_output=True, text=True)
     if done.returncode: raise RuntimeError(f'{command}: exit code {done.returncode}: {done.stderr[-2000:]}')
     return median(line['samples_per_s'] for line in read_log(out)[2:] if 'parts' in line)
@@ -194,8 +198,8 @@ def bench_train(
     folder: Path | str, # for what is made on the way
     pairs: int = 2000, # captioned pictures
     steps: int = 150, # of each measurement
-    rounds: int = 3, # of bare and whole steps, in turns
-) -> dict: # overhead, data_wait, input_ratio, checkpoint_share, ddp2_ratio, and what they come from
+    rounds: int = 5, # of bare and whole steps, in turns
+) -> dict: # overhead, data_wait, input_ratio, checkpoint_share, ddp2_ratio, ddp2_same_step_ratio, and what they come from
     "Measure a pre-training at size `mini` on the processor, one thread, from disk."
     folder = Path(folder)
     bench = Bench(folder, PRESETS['mini'], world_data(folder, pairs))
@@ -203,18 +207,19 @@ def bench_train(
     torch.set_num_threads(1)
     try:
         bench.bare(20)
-        turns = [(bench.bare(steps), *bench.whole(steps)) for _ in range(rounds)]
+        turns = [(bench.bare(steps), *bench.whole(steps), bench.bare(steps, clip=False)) for _ in range(rounds)]
         fed, saving = bench.input_rate(60), bench.checkpoint_seconds()
         rate = measured_rate('cpu', torch.float32)
         published = Bench(folder, replace(PRESETS['paper'], tokenizer='world', bert='', batch_size=64), published_data(folder/'published', 512))
         input_published = published.input_rate(8)
     finally: torch.set_num_threads(before)
-    bare, whole = (median(each) for each in list(zip(*turns))[:2])
-    pairs_of = [(bench.processes_rate(1, 100), bench.processes_rate(2, 100)) for _ in range(rounds)]
-    size, cost = bench.config.batch_size, sample_cost(bench.config, bench.sizes)
-    return dict(overhead=median(b/a for a, b, _ in turns) - 1, data_wait=median(wait for *_, wait in turns), input_ratio=fed*whole/size,
-                checkpoint_share=saving/(200*whole), ddp2_ratio=median(two/one for one, two in pairs_of),
+    bare, wholes, waits, unclipped = zip(*turns)
+    size, cost, whole = bench.config.batch_size, sample_cost(bench.config, bench.sizes), median(wholes)
+    def added(to): return median(most/some for most, some in zip(wholes, to)) - 1
+    shared = [[bench.processes_rate(*who, steps) for who in ((1, size), (2, 2*size), (2, size))] for _ in range(rounds)]
+    return dict(overhead=added(bare), overhead_and_clipping=added(unclipped), data_wait=median(waits), input_ratio=fed*whole/size,
+                checkpoint_share=saving/(200*whole), ddp2_ratio=median(two/one for one, two, _ in shared), ddp2_same_step_ratio=median(same/one for one, _, same in shared),
                 samples_per_s=size/whole, share_of_peak=cost.step*size/whole/rate, memory_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20,
-                seconds=dict(bare=[a for a, *_ in turns], whole=[b for _, b, _ in turns], checkpoint=saving), input_samples_per_s=fed,
-                input_published_per_s=input_published, processes_samples_per_s=dict(one=[one for one, _ in pairs_of], two=[two for _, two in pairs_of]),
+                seconds=dict(bare=bare, whole=wholes, checkpoint=saving), input_samples_per_s=fed,
+                input_published_per_s=input_published, processes_samples_per_s=dict(zip(('one', 'two', 'same_step'), zip(*shared))),
                 gpu=bench_gpu(Path(folder)/'gpu') if torch.cuda.is_available() else 'not measured', pairs=pairs, steps=steps, rounds=rounds, threads=1, batch_size=size)

@@ -117,7 +117,7 @@ class Training:
     ):
         self.model, self.loss_fn, self.config, self.evaluate, self.describe = model, loss_fn, config, evaluate, describe
         (self.rank, self.processes), self.run, self.device = this_process(), RunFolder(folder), next(model.parameters()).device
-        self.parts = self.processes*config.accumulate
+        self.parts, self.weights = self.processes*config.accumulate, [weight for weight in model.parameters() if weight.requires_grad]
         if config.batch_size % self.parts:
             raise ValueError(f'{folder}: a batch of {config.batch_size} cannot be cut into equal parts for {self.processes} processes times accumulate={config.accumulate}')
         if config.best and not evaluate: raise ValueError(f'{folder}: best={config.best!r} needs an evaluation that gives this figure')
@@ -195,7 +195,7 @@ def gradients(self: Training,
             (parts['loss']/len(batches)).backward()
         for name, value in parts.items(): means[name] = means.get(name, 0.) + value.detach()/len(batches)
     # the published optimiser clips each tensor by itself
-    return means, nn.utils.clip_grad_norm_(self.model.parameters(), config.clip if config.optimizer == 'adamw' else math.inf)
+    return means, nn.utils.clip_grad_norm_(self.weights, config.clip if config.optimizer == 'adamw' else math.inf)
 
 def _agreed(broken: Tensor, asked: bool) -> tuple[bool, bool]:
     "What is true for one process is true for all: else one would wait for ever for a step that another leaves out."
