@@ -12,31 +12,20 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from ragged import ragged_ids, ragged_store
 from torch.utils.data import DataLoader
 
 from vlground.core import load_json, save_json, torch_rng
-from vlground.regions import Regions
 from vlground.shards import find_damage, read_manifest
-from vlground.store import RegionView, Store, StoreWriter
+from vlground.store import RegionView, Store
 from vlground.webdata import ARRAYS, TarPicture, bench_store, decode_sample, encode_sample, export_tar, import_tar, tar_dataset
 
-IDS = [f'folder.1/{i}.jpg' for i in range(11)]
+IDS = ragged_ids(11)
 ROWS = {IDS[0]: ['a caption', 'another, "quoted"'], IDS[4]: [{'text': 'ü', 'box': [1, 2, 3, 4]}]}
 
 
-def regions(i):
-    generator = torch_rng('webdata', i)
-    boxes = torch.rand(i % 4, 2, 2, generator=generator).sort(dim=1).values.flatten(1)*99
-    boxes[:, 2:] += 1
-    return Regions(boxes, torch.randn(i % 4, 6, generator=generator), torch.randn(i % 4, 9, generator=generator).softmax(1), (100, 100))
-
-
 @pytest.fixture(scope='module')
-def store(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('store')/'s'
-    writer = StoreWriter(folder, IDS, 6, [f'class {i}' for i in range(9)], {'detector': 'test'}, shard_size=3, top_k=4)
-    for number, ids in writer.missing(): writer.write(number, ['cut short' if id == IDS[7] else regions(IDS.index(id)) for id in ids])
-    return Store(folder)
+def store(tmp_path_factory): return ragged_store(tmp_path_factory.mktemp('store')/'s', len(IDS), 3)
 
 
 @pytest.fixture(scope='module')

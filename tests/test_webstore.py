@@ -13,34 +13,23 @@ import pytest
 import torch
 from hypothesis import assume, given, settings, strategies as st
 from killing import begin, finish, kill, wait_until
+from ragged import ragged_ids, ragged_store
 
 from vlground import batches as batches_module
 from vlground.core import load_json, save_json, sha256, torch_rng
 from vlground.loading import Sampler, batches_ahead
 from vlground.pretrain import PRESETS, pretrain
-from vlground.regions import Regions
 from vlground.shards import read_manifest
-from vlground.store import Store, StoreWriter
+from vlground.store import Store
 from vlground.webdata import export_tar
 from vlground.webstore import ShardSampler, StreamedStore, fetch_file, lanes_for, least_in_lane, open_store, tar_tensors
 
-IDS = [f'folder.1/{i}.jpg' for i in range(46)] # ten shards of 5, the last one of 1
+IDS = ragged_ids(46) # ten shards of 5, the last one of 1
 NAMES = [f'shard-{number:05}.tar' for number in range(10)]
 
 
-def regions(i):
-    generator = torch_rng('webstore', i)
-    boxes = torch.rand(i % 4, 2, 2, generator=generator).sort(dim=1).values.flatten(1)*99
-    boxes[:, 2:] += 1
-    return Regions(boxes, torch.randn(i % 4, 6, generator=generator), torch.randn(i % 4, 9, generator=generator).softmax(1), (100, 100 + i))
-
-
 @pytest.fixture(scope='module')
-def plain(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('store')/'s'
-    writer = StoreWriter(folder, IDS, 6, [f'class {i}' for i in range(9)], {'detector': 'test'}, shard_size=5, top_k=4)
-    for number, ids in writer.missing(): writer.write(number, ['cut short' if id == IDS[7] else regions(IDS.index(id)) for id in ids])
-    return Store(folder)
+def plain(tmp_path_factory): return ragged_store(tmp_path_factory.mktemp('store')/'s', len(IDS), 5)
 
 
 @pytest.fixture

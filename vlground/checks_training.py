@@ -578,6 +578,16 @@ def check_whole_mean(
         ('A mean of exactly 0 is a loss like any other: leave out by the count, not by the mean.', lambda: ([0., 3.], [2, 1]), by_writing_down),
     ], 'each part weighs what it counts, and nothing weighs nothing')
 
+# %% ../nbs/90_checks_training.ipynb #473a30c2
+def _equally_often(result: tuple, images: list, *_) -> bool:
+    "Did each caption get each of another picture about as often as the rest?"
+    for i, image in enumerate(images):
+        possible = [number for number, other in enumerate(images) if other != image]
+        counts = [sum(each[i] == number for each in result[0]) for number in possible]
+        mean = len(result[0])/len(possible)
+        if max(abs(count - mean) for count in counts) > 5*mean**.5: return False
+    return True
+
 # %% ../nbs/90_checks_training.ipynb #3b2ec314
 def check_captions_of_others(
     answer: Callable, # (images, generator) -> (n,) int64 numbers of captions
@@ -596,13 +606,6 @@ def check_captions_of_others(
     def repeats(result, *arguments): return tried(*arguments)[0] == result[0]
     def other_seed(result, images, seed, *more): return tried(images, seed + 1, *more)[0] != result[0]
     def apart(result, images, *_): return any(len({(number - i) % len(images) for i, number in enumerate(each)}) > 1 for each in result[0])
-    def fair(result, images, *_):
-        for i, image in enumerate(images):
-            possible = [number for number, other in enumerate(images) if other != image]
-            counts = [sum(each[i] == number for each in result[0]) for number in possible]
-            mean = len(result[0])/len(possible)
-            if max(abs(count - mean) for count in counts) > 5*mean**.5: return False
-        return True
     single, many = lambda times=20: (list('abcdef'), 0, times), lambda times=20: (list('aabbbc'), 3, times)
     mixed = lambda times=20: (list('abacbcab'), 5, times)
     return run_cases(tried, [
@@ -616,8 +619,8 @@ def check_captions_of_others(
         ('The same generator gave other captions: draw from the one you are given, and from nothing else.', many, repeats),
         ('Another seed gave the same captions.', many, other_seed),
         ('Some captions come far more often than others. Stepping on to the next where the first draw was of the same picture favours the neighbours: draw among those of other pictures alone.',
-            lambda: (list('aabbcc'), 1, 1200), fair),
-        ('Each caption of another picture is to be equally likely, not each picture.', lambda: (list('abbbbbbc'), 2, 1200), fair),
+            lambda: (list('aabbcc'), 1, 1200), _equally_often),
+        ('Each caption of another picture is to be equally likely, not each picture.', lambda: (list('abbbbbbc'), 2, 1200), _equally_often),
         ('Two pictures are enough.', lambda: (list('ab'), 0, 5), of_others),
     ], 'always of another picture, each equally often')
 
