@@ -75,6 +75,39 @@ def test_two_processes_compute_what_one_does(runs):
     assert load_json(runs/'two'/'config.json')['processes'] == 2
 
 
+@pytest.mark.fault(16)
+def test_fine_tuning_in_two_processes_learns_what_it_does_in_one(runs, small_world, small_regions, tmp_path):
+    def words(out): return 'vlground_finetune', 'refer', '--data', small_world/'refer', '--regions', small_regions, '--start', runs/'one', '--steps', 30, '--out', out
+    alone, together = Job(command, *words(tmp_path/'one'), told=tmp_path/'told'), Ranks(2, command, *words(tmp_path/'two'), told=tmp_path/'told-two')
+    try:
+        assert alone.wait() == 0, alone.said
+        assert together.wait() == [0, 0], together.said
+    finally: alone.kill(), together.kill()
+    same_curves(tmp_path/'one', tmp_path/'two')
+    assert load_json(tmp_path/'two'/'config.json')['processes'] == 2
+    one, two = (load_json(tmp_path/name/'result.json') for name in ('one', 'two'))
+    for split in ('val', 'testA', 'testB'):
+        # a thousandth of a score may turn an answer round
+        assert one[split].pop('accuracy') == pytest.approx(two[split].pop('accuracy'), abs=.1)
+    assert one == two and len((tmp_path/'two'/'predictions-val.jsonl').read_text().splitlines()) == one['val']['n']
+    # one of them tells the result
+    assert len(together.jobs[0].lines) == len(alone.lines) == 3 and not together.jobs[1].lines
+
+
+def _with_a_spare_layer(folder):
+    with joined_processes('cpu'):
+        model = torch.nn.ModuleDict(dict(used=torch.nn.Linear(2, 1), spare=torch.nn.Linear(2, 1)))
+        model.forward = lambda x: model['used'](x)
+        train(model, lambda step, part=0, parts=1: torch.ones(1, 2), lambda model, x: {'loss': model(x).sum()}, TrainConfig(steps=3, batch_size=2), folder, progress='none')
+
+
+@pytest.mark.fault(16)
+def test_weights_that_no_loss_reaches_are_told_of(ranks, tmp_path):
+    both = ranks(_with_a_spare_layer, tmp_path/'run')
+    assert both.wait() != [0, 0]
+    assert 'the loss does not reach every weight that is trained' in both.said and 'freeze_unreached' in both.said
+
+
 # torchrun
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from vlground.datasets import fraction_of
 from vlground.expressions import ReferData, read_refer
 from vlground.phrases import load_tokenizer
 from vlground.pretrain import PRESETS, PretrainingModel
-from vlground.refer import ExpressionData, ReferConfig, ReferModel, finetune_refer, predict_regions, refer_accuracy, refer_loss, zero_shot_regions
+from vlground.refer import ExpressionData, ReferConfig, ReferModel, finetune_refer, freeze_unreached, predict_regions, refer_accuracy, refer_loss, zero_shot_regions
 from vlground.store import Store
 
 
@@ -137,6 +137,18 @@ def test_fine_tuning_leaves_the_start_as_it_was(data, store):
     before = start.backbone.word_embedding.weight.clone()
     with torch.no_grad(): ReferModel(start).backbone.word_embedding.weight.add_(1)
     assert torch.equal(start.backbone.word_embedding.weight, before)
+
+
+def test_what_the_loss_does_not_reach_is_not_trained(data, store):
+    model, (batch, ious) = ReferModel(fresh(store)), data.batch(range(4))
+    def loss(): return refer_loss(model(batch), ious, batch.region_mask)
+    loss().backward()
+    reached = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    before = {name for name, _ in model.named_parameters()}
+    model.zero_grad()
+    assert set(freeze_unreached(model, loss())) == before - reached != set()
+    assert {name for name, weight in model.named_parameters() if weight.requires_grad} == reached
+    assert all(weight.grad is None for weight in model.parameters()) and freeze_unreached(model, loss()) == []
 
 
 # fine-tuning

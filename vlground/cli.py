@@ -37,7 +37,7 @@ from .scaleout import LabelSummary, label_captions, sample_labels, summarise, wr
 from .scenes import CAPTIONS
 from .shards import read_manifest
 from .store import Store, extract_regions
-from .training import joined_processes
+from .training import joined_processes, this_process
 from .verify import check_folder, describe, usable
 from .worldfiles import write_world
 
@@ -302,15 +302,17 @@ def vlground_finetune(
     steps: int = 1000, # batches
     learning_rate: float = 1e-3, # highest
     seed: int = 0, # of everything random
-    device: str = 'cpu', # 'cpu' or 'cuda'
+    device: str = 'cpu', # 'cpu' or 'cuda'; under torchrun each process takes a card of its own
     accept_changes: bool = False, # go on although the folder was begun with other settings, data or another start?
 ):
-    "Fine-tune a pre-trained backbone on a task and measure it."
+    "Fine-tune a pre-trained backbone on a task and measure it; under torchrun on several cards or machines."
     if task != 'refer': raise ValueError(f'there is no task {task!r}; there is refer')
     _check_device(device)
     config = ReferConfig(fraction=fraction, steps=steps, learning_rate=learning_rate, seed=seed)
-    result = finetune_refer(read_refer(data), regions, out, load_start(start, seed), config, ('val', 'testA', 'testB'), device=device, accept_changes=accept_changes)
-    for split in ('val', 'testA', 'testB'):
+    with joined_processes(device) as place:
+        result = finetune_refer(read_refer(data), regions, out, load_start(start, seed), config, ('val', 'testA', 'testB'), device=place, accept_changes=accept_changes)
+        first = this_process()[0] == 0
+    for split in ('val', 'testA', 'testB') if first else ():
         found = result[split]
         print(f'{split:6} accuracy {found["accuracy"]:.3f}  (ceiling {found["ceiling"]:.3f}, chance {found["chance"]:.3f}, {found["n"]} expressions)')
 

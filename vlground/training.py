@@ -321,6 +321,9 @@ def _clear_errors(training: Training) -> Iterator[None]:
             raise MemoryError(f'{path}: out of memory on {training.device} in step {step}, with {config.batch_size//training.parts} samples at once. Raise accumulate (now'
                               f' {config.accumulate}): the same step in smaller parts; or lower batch_size, or the longest caption and the most regions; precision bfloat16 takes'
                               ' less, too. To go on from the last checkpoint with such a change, pass accept_changes=True') from error
+        if 'Expected to have finished reduction' in str(error):
+            raise RuntimeError(f'{path}: the loss does not reach every weight that is trained, and the processes wait for the gradient of each; leave the others out with'
+                               ' requires_grad_(False), as freeze_unreached of lesson 19 does') from error
         if training.processes > 1 and (isinstance(error, dist.DistError) or re.search('gloo|NCCL', str(error))):
             raise ConnectionError(f'{path}: in step {step} another of the {training.processes} processes was gone. Start all of them again with the same command:'
                                   f' they go on from the last checkpoint ({str(error).splitlines()[0]})') from error
