@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -152,6 +153,15 @@ def test_a_save_that_fails_deletes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr('vlground.checkpoints.save_file', full)
     with pytest.raises(OSError, match=r'step-000003.json: the checkpoint of 200 bytes could not be written .*No space left'): save(tmp_path, 3, keep=1)
     assert steps_in(tmp_path) == [1, 2] and len(list(tmp_path.iterdir())) == 4
+
+@pytest.mark.fault(3)
+def test_weights_that_cannot_be_written_are_told_of(tmp_path, monkeypatch):
+    def full(tensors, path): raise SafetensorError('I/O error: No space left on device')
+    monkeypatch.setattr('vlground.checkpoints.save_file', full)
+    run, model = RunFolder(tmp_path), nn.Linear(4, 4)
+    for write, name in ((lambda: run.finish(model, {}), 'final'), (lambda: run.save_best(model, 3, .5), 'best-000003')):
+        with pytest.raises(OSError, match=rf'{name}.safetensors: the weights of 80 bytes could not be written .*No space left'): write()
+    assert not list(tmp_path.iterdir())
 
 
 # damage

@@ -229,7 +229,7 @@ def test_a_file_system_that_fills_up(begin, whole, tmp_path):
         at = saved(disk/'run')
         said, = [line for line in job.lines if line.startswith('vlground_pretrain: ')]
         size = sum(tensor.nbytes for tensor in load_checkpoint(disk/'run'/'checkpoints')[0].values())
-        assert at == 4 and f'step-{at + SAVE_EVERY:06}' in said and f'the checkpoint of {size:,} bytes could not be written' in said and 'the one before it is intact' in said
+        assert at == 4 and f'step-{at + SAVE_EVERY:06}' in said and f'the checkpoint of {size:,} bytes could not be written' in said and 'the last checkpoint is intact' in said
         assert not list(disk.rglob('.*.part*')), 'half a file takes up the room'
         subprocess.run(['mount', '-o', 'remount,size=100m', disk], check=True)
         job = begin(disk/'run')
@@ -241,7 +241,7 @@ def test_a_file_system_that_fills_up(begin, whole, tmp_path):
 def test_files_that_may_not_grow(begin, whole, tmp_path):
     "The first weights fit, a checkpoint with the state of the optimizer does not."
     job = begin(before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000)))
-    assert job.wait() == 1 and re.search(r'run/checkpoints/step-000004\.json: the checkpoint of 4,\d\d\d,\d\d\d bytes could not be written .* the one before it is intact', job.lines[-1])
+    assert job.wait() == 1 and re.search(r'run/checkpoints/step-000004\.json: the checkpoint of 4,\d\d\d,\d\d\d bytes could not be written .* the last checkpoint is intact', job.lines[-1])
     assert saved(tmp_path/'run') == 0 and load_checkpoint(tmp_path/'run'/'checkpoints')[1]['step'] == 0
     assert begin().wait() == 0 and end_of(tmp_path/'run') == end_of(whole)
 

@@ -16,9 +16,10 @@ from killing import contents
 from safetensors.torch import load_file
 
 from vlground.batches import CaptionData, TrainingBatches, loss_counts
-from vlground.checkpoints import load_checkpoint
+from vlground.checkpoints import RunFolder, load_checkpoint
 from vlground.core import load_json, save_json
 from vlground.logs import read_log
+from vlground.optimizing import make_optimizer
 from vlground.phrases import load_tokenizer
 from vlground.pretrain import PRESETS, new_model
 from vlground.pseudolabels import read_labels
@@ -106,6 +107,29 @@ def test_weights_that_no_loss_reaches_are_told_of(ranks, tmp_path):
     both = ranks(_with_a_spare_layer, tmp_path/'run')
     assert both.wait() != [0, 0]
     assert 'the loss does not reach every weight that is trained' in both.said and 'freeze_unreached' in both.said
+
+
+def _far_on(folder, step, told):
+    threads = lambda: len(os.listdir('/proc/self/task'))
+    with joined_processes('cpu'):
+        torch.manual_seed(0)
+        model, begun = torch.nn.Linear(2, 1), threads()
+        if not (folder/'checkpoints').exists() and os.environ['RANK'] == '0':
+            RunFolder(folder).save(model, make_optimizer(model, 0.), {'step': step})
+            (folder/'ready').touch()
+        while not (folder/'ready').exists(): time.sleep(.01)
+        train(model, lambda step, part=0, parts=1: torch.ones(1, 2), lambda model, x: {'loss': model(x).sum()}, TrainConfig(steps=step + 1, batch_size=3), folder, progress='none')
+        assert threads() >= begun
+    (told/os.environ['RANK']).write_text(f'{threads() < begun}')
+
+
+@pytest.mark.fault(16)
+def test_ranks_agree_on_any_step_and_leave_no_thread(ranks, tmp_path):
+    "A step that 32 bits cannot hold as a fraction, in three ranks; a thread of the group that outlives Python would end a rank by SIGABRT."
+    folder, told = tmp_path/'run', tmp_path/'told'
+    folder.mkdir(), told.mkdir()
+    assert ranks(_far_on, folder, 6_000_001, told, count=3).wait() == [0, 0, 0]
+    assert [path.read_text() for path in told.iterdir()] == ['True']*3
 
 
 # torchrun

@@ -147,6 +147,21 @@ def test_speed_waiting_and_time_left(tmp_path, monkeypatch):
     assert (line['step'], line['seconds'], line['samples_per_s'], line['data_wait']) == (14, 58., 4., .25)
     assert told == {'step': 14, 'steps': 40, 'seconds_left': 52., 'parts': {'loss': 1.}}
 
+def test_a_pause_is_no_step(tmp_path, monkeypatch):
+    "Twenty seconds of an evaluation in the middle of two lines."
+    now = [0.]
+    monkeypatch.setattr(logs.time, 'perf_counter', lambda: now[0])
+    with RunLog(tmp_path, 8, 8, step=2, seconds=10., progress='file', paused=3.) as log:
+        for step in range(6):
+            now[0] += 2
+            log.advance()
+            log.add({'loss': torch.tensor(1.)})
+            if step == 3:
+                with log.pause(): now[0] += 20
+            if step % 3 == 2: log.average(.1)
+        assert (log.seconds, log.paused) == (42., 23.)
+    assert [(line['seconds'], line['samples_per_s']) for line in read_log(tmp_path)] == [(16., 4.), (42., 4.)]
+
 
 def test_progress_file_is_written_once_a_second_and_at_the_end(tmp_path, monkeypatch):
     now, written = [0.], []

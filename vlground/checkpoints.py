@@ -51,6 +51,10 @@ def _rotate(newest: Path, keep: int) -> None:
             if path.stem not in kept: path.unlink(missing_ok=True)
 
 # %% ../nbs/07_checkpoints.ipynb #659cbd5a
+def _not_written(path: Path, what: str, tensors: Mapping[str, Tensor], error: Exception) -> OSError:
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    return OSError(f'{path}: the {what} of {size:,} bytes could not be written ({error}); the last checkpoint is intact')
+
 def save_checkpoint(
     folder: str | Path, # of the checkpoints
     tensors: Mapping[str, Tensor], # everything large
@@ -66,8 +70,7 @@ def save_checkpoint(
             digest = sha256(part)
         save_json({'step': state['step'], 'sha256': digest}, path)
     except (OSError, SafetensorError) as error:
-        size = sum(tensor.nbytes for tensor in tensors.values())
-        raise OSError(f'{path}: the checkpoint of {size:,} bytes could not be written ({error}); the one before it is intact') from error
+        raise _not_written(path, 'checkpoint', tensors, error) from error
     _rotate(path, keep)
     return path
 
@@ -222,7 +225,10 @@ def begin(self: RunFolder,
 # %% ../nbs/07_checkpoints.ipynb #9e08ca24
 @patch
 def _write_weights(self: RunFolder, model: nn.Module, name: str) -> dict: # the file's name and checksum
-    with moved_into_place(self.path/name) as part: save_file(_unshared(model.state_dict()), part)
+    tensors = _unshared(model.state_dict())
+    try:
+        with moved_into_place(self.path/name) as part: save_file(tensors, part)
+    except (OSError, SafetensorError) as error: raise _not_written(self.path/name, 'weights', tensors, error) from error
     return {'file': name, 'sha256': sha256(self.path/name)}
 
 @patch

@@ -210,3 +210,6 @@ def batches_ahead(
     finally:
         # whoever keeps the error keeps the loader; left to themselves, workers that SIGTERM does not reach would hold up the end of this process
         if workers: batches._shutdown_workers()
+        for each in processes:
+            each.kill() # one that is still at a batch would finish it first
+            each.join()

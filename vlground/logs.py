@@ -73,10 +73,11 @@ class RunLog:
         seconds: float = 0., # that they took
         progress: str = 'bar', # 'bar'; 'plot' (in a notebook; a bar elsewhere); 'file' (progress.json, for a parent process) or 'none'
         silent: bool = False, # write and show nothing: another process does
+        paused: float = 0., # seconds of those that were not spent on steps
     ):
         if progress not in ('bar', 'plot', 'file', 'none'): raise ValueError(f'progress must be bar, plot, file or none, got {progress!r}')
         self.folder, self.steps, self.batch_size, self.step, self.silent = folder, steps, batch_size, step, silent
-        self.start = time.perf_counter() - seconds
+        self.start, self.paused = time.perf_counter() - seconds, paused
         if silent: progress = 'none'
         elif progress == 'plot' and not _in_notebook(): progress = 'bar'
         kept = [] if silent else _kept_lines(folder, step)
@@ -87,7 +88,7 @@ class RunLog:
         self.bar = tqdm(total=steps, initial=step, desc=folder.name, unit='step', dynamic_ncols=True, disable=progress != 'bar')
         self._begin()
 
-    def _begin(self): self.sums, self.counts, self.since, self.before, self.waited = {}, {}, time.perf_counter(), self.step, 0.
+    def _begin(self): self.sums, self.counts, self.since, self.before, self.waited = {}, {}, time.perf_counter() - self.paused, self.step, 0.
 
     def __enter__(self) -> 'RunLog': return self
 
@@ -129,6 +130,14 @@ def waiting(self: RunLog) -> Iterator[None]:
     yield
     self.waited += time.perf_counter() - start
 
+@patch
+@contextmanager
+def pause(self: RunLog) -> Iterator[None]:
+    "Count the time that passes inside, for an evaluation or a checkpoint, as none of the steps'."
+    start = time.perf_counter()
+    try: yield
+    finally: self.paused += time.perf_counter() - start
+
 # %% ../nbs/07_logs.ipynb #77f8d0d1
 @patch
 def write(self: RunLog,
@@ -158,7 +167,7 @@ def average(self: RunLog,
 ) -> dict[str, float | None]: # the loss parts
     "Write and show the averages since the last time."
     if not self.added: raise ValueError(f'{self.folder}: no step was added since the last line, so there is nothing to average')
-    spent, left, steps = time.perf_counter() - self.since, self.steps - self.step, max(1, self.step - self.before)
+    spent, left, steps = time.perf_counter() - self.paused - self.since, self.steps - self.step, max(1, self.step - self.before)
     sums = torch.stack(list(self.sums.values()))
     values = mean(sums/sums.new_tensor(list(self.counts.values()))).tolist()
     speed, waited = steps*self.batch_size/spent, self.waited/spent

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def this_process() -> tuple[int, int]: # its rank, and how many there are; (0, 1
 @contextmanager
 def joined_processes(
     device: str = 'cpu', # where to train: 'cpu' or 'cuda', of which each process takes a card of its own
+    hours: float = 24., # that one waits for the others, which may have to evaluate; who dies is noticed at once
 ) -> Iterator[torch.device]: # of this process
     "Join the other processes if torchrun started this one; alone, nothing is joined."
     device = torch.device(device)
@@ -86,9 +88,19 @@ def joined_processes(
     if device.type == 'cuda':
         device = torch.device('cuda', int(os.environ['LOCAL_RANK']))
         torch.cuda.set_device(device)
-    dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
-    yield device
-    dist.destroy_process_group() # not after an error: the others may hang, and nobody would ever come back from here
+    # imported later, its functions would hold the group as their default for ever
+    from torch.distributed.nn import functional as _
+    dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', timeout=timedelta(hours=hours))
+    try: yield device
+    except SystemExit: # all of them stop
+        _leave_group()
+        raise
+    _leave_group() # not after an error: the others may hang, and nobody would ever come back from here
+
+def _leave_group():
+    # the group's threads end with the last reference to it; the wrapped model, in a circle of references, has one. A thread that outlives Python would kill the process
+    gc.collect()
+    dist.destroy_process_group()
 
 def mean_over_processes(
     values: Tensor, # any shape, of one kind in all processes
@@ -129,8 +141,8 @@ class Training:
         self.described = own | dict(settings or {})
         changed = self.run.changed(self.described, accept_changes)
         self.finished = self.run.finished and not changed
-        self.state = {'step': 0, 'seconds': 0., 'skipped': 0, 'in_a_row': 0, 'parts': None, 'evaluation': None, 'evaluated': 0, 'best': None}
-        self.evaluating = False
+        self.state = {'step': 0, 'seconds': 0., 'paused': 0., 'skipped': 0, 'in_a_row': 0, 'parts': None, 'evaluation': None, 'evaluated': 0, 'best': None}
+        self.saved, self.doing = None, 'step' # the step of the last checkpoint; and what may run out of memory: 'step', 'batch' or 'evaluation'
 
     @property
     def left(self) -> int: return self.config.steps - self.state['step']
@@ -139,12 +151,15 @@ class Training:
 @patch
 def resume(self: Training) -> None:
     "Go back to the newest checkpoint; then the folder is this run's."
-    self.state |= self.run.restore(self.model, self.optimizer) or {}
+    found = self.run.restore(self.model, self.optimizer)
+    self.state |= found or {}
+    self.saved = found and found['step']
     if self.left < 0:
         raise ValueError(f'{self.run.path}: its last checkpoint is of step {self.state["step"]}, and {self.config.steps} steps are asked for; choose another folder')
     if self.config.best != (self.state['best'] or {}).get('figure'): self.state['best'] = None # another figure is compared from now on
-    at = torch.tensor(float(self.state['step']), device=self.device)
-    if float(mean_over_processes(at)) != self.state['step']:
+    ends = torch.tensor([self.state['step'], -self.state['step']], device=self.device)
+    if self.processes > 1: dist.all_reduce(ends, dist.ReduceOp.MIN)
+    if ends.sum(): # the lowest is not the highest
         raise ValueError(f'{self.run.path}: the processes found different checkpoints; all of them must see the same folder')
     if self.rank == 0: self.run.begin(self.described)
     if self.config.compile: self.model.compile()
@@ -159,15 +174,17 @@ def keys(self: Training) -> Iterator[tuple]: # the arguments of `make_batch` for
 
 @patch
 def save(self: Training) -> None:
-    "Write a checkpoint, in the first process."
-    if self.rank == 0: self.run.save(self.model, self.optimizer, self.state | {'seconds': self.log.seconds}, self.config.keep)
+    "Write a checkpoint, in the first process; one that is there is not written again, as a kill in between would spoil it."
+    if self.rank or self.saved == self.state['step']: return
+    with self.log.pause(): self.run.save(self.model, self.optimizer, self.state | {'seconds': self.log.seconds, 'paused': self.log.paused}, self.config.keep)
+    self.saved = self.state['step']
 
 @patch
 def finish(self: Training) -> dict: # the summary
     "Leave the weights and the summary."
     steps, seconds = self.config.steps, self.log.seconds
     if self.rank == 0:
-        self.run.finish(self.model, {'steps': steps, 'seconds': round(seconds, 2), 'samples_per_s': round(steps*self.config.batch_size/seconds, 1),
+        self.run.finish(self.model, {'steps': steps, 'seconds': round(seconds, 2), 'samples_per_s': round(steps*self.config.batch_size/(seconds - self.log.paused), 1),
                                      **{name: self.state[name] for name in ('skipped', 'parts', 'evaluation', 'best')}})
     if self.processes > 1: dist.barrier()
     return load_json(self.run.path/'summary.json')
@@ -253,15 +270,16 @@ def measure(self: Training) -> None:
     config, done = self.config, self.state['step']
     due = not self.left or config.eval_every and done and done % config.eval_every == 0
     if self.rank or not self.evaluate or not due or self.state['evaluated'] == done: return
-    self.evaluating = True
-    try: figures = _evaluate(self.model, self.evaluate)
+    self.doing = 'evaluation'
+    try:
+        with self.log.pause(): figures = _evaluate(self.model, self.evaluate)
     except BaseException:
         if not self.left: self.save() # all steps are taken: only the evaluation is to be done again
         raise
     if config.best and config.best not in figures:
         self.save()
         raise ValueError(f'{self.run.path}: best={config.best!r}, but the evaluation gives {", ".join(figures) or "nothing"}')
-    self.evaluating = False
+    self.doing = 'step'
     self.state |= {'evaluation': figures, 'evaluated': done}
     self.log.write(evaluation=figures)
     value, best = figures.get(config.best), self.state['best']
@@ -277,15 +295,18 @@ def after_step(self: Training) -> None:
     if saving: self.save()
 
 # %% ../nbs/07_training.ipynb #95cff85f
+class _Asked(BaseException): "Was asked to stop while it waited for its workers."
+
 @contextmanager
-def _stop_requests(patience: float) -> Iterator[list[int]]:
-    "Collect SIGTERM and Ctrl-C instead of dying of them; one more, after `patience` seconds, stops at once."
+def _stop_requests(patience: float, waits: Callable[[], bool]) -> Iterator[list[int]]:
+    "Collect SIGTERM and Ctrl-C instead of dying of them; one more, after `patience` seconds, stops at once. Who only waits is woken."
     caught, since = [], []
     def catch(number, frame):
         if caught and time.monotonic() - since[0] >= patience:
             raise KeyboardInterrupt('stopped at once: the steps since the last checkpoint are lost; run again to go on from there')
         if not caught: since.append(time.monotonic())
         caught.append(number)
+        if waits(): raise _Asked
     # Python lets only the main thread listen to signals
     numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, catch) for number in numbers}
@@ -317,7 +338,9 @@ def _clear_errors(training: Training) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         path, config, step = training.run.path, training.config, training.state['step'] + 1
         if isinstance(error, MemoryError) or re.search("(?i)can't allocate memory|out of memory", str(error)):
-            if training.evaluating: raise MemoryError(f'{path}: out of memory on {training.device} in the evaluation after step {step - 1}; evaluate fewer samples at once') from error
+            if training.doing == 'batch':
+                raise MemoryError(f'{path}: out of memory while the batch of step {step} was made; lower workers, each of which holds what it has read, or batch_size') from error
+            if training.doing == 'evaluation': raise MemoryError(f'{path}: out of memory on {training.device} in the evaluation after step {step - 1}; evaluate fewer samples at once') from error
             raise MemoryError(f'{path}: out of memory on {training.device} in step {step}, with {config.batch_size//training.parts} samples at once. Raise accumulate (now'
                               f' {config.accumulate}): the same step in smaller parts; or lower batch_size, or the longest caption and the most regions; precision bfloat16 takes'
                               ' less, too. To go on from the last checkpoint with such a change, pass accept_changes=True') from error
@@ -337,6 +360,19 @@ def stop_early(self: Training) -> None:
     # torchrun ends all processes as soon as one is gone: none may go while the first still writes
     if self.processes > 1: dist.barrier()
 
+@patch
+def next_batches(self: Training,
+    batches: Iterator[Any], # all that this process takes
+) -> list[Any]: # the parts of the next step
+    "Wait for the batch of a step."
+    with self.log.waiting():
+        self.doing = 'batch'
+        made = [next(batches) for _ in range(self.config.accumulate)]
+        self.doing = 'step'
+        return [_on(self.device, part) for part in made]
+
+def _on(device: torch.device, batch: Any) -> Any: return batch.to(device) if hasattr(batch, 'to') else batch
+
 def _stopped(training: Training, stop: Sequence[int]) -> None:
     "Tell what was saved, and end as the signal would have ended the process."
     name = signal.Signals(stop[0]).name if stop else 'a request to another process'
@@ -346,8 +382,6 @@ def _stopped(training: Training, stop: Sequence[int]) -> None:
     raise KeyboardInterrupt(told) if stop and stop[0] == signal.SIGINT else SystemExit(128 + (stop[0] if stop else signal.SIGTERM))
 
 # %% ../nbs/07_training.ipynb #ec6d0c2a
-def _on(device: torch.device, batch: Any) -> Any: return batch.to(device) if hasattr(batch, 'to') else batch
-
 def train(
     model: nn.Module, # on the device where it shall be trained; changed in place
     make_batch: Callable[..., Any], # step -> batch, or (step, part, parts) -> that part of it; everything random in it comes from these numbers and a seed
@@ -369,17 +403,18 @@ def train(
     if device.type == 'cpu': keep_memory()
     training.resume()
     model.train()
-    with (_stop_requests(2. if several else 0.) as stop, _threads(config.threads), _frozen_objects(), _clear_errors(training),
-          RunLog(run.path, config.steps, config.batch_size, state['step'], state['seconds'], progress, silent=training.rank > 0) as training.log,
+    # several processes must agree: none of them leaves a wait that the others are in
+    with (_stop_requests(2. if several else 0., lambda: workers and not several and training.doing == 'batch') as stop, _threads(config.threads), _frozen_objects(), _clear_errors(training),
+          RunLog(run.path, config.steps, config.batch_size, state['step'], state['seconds'], progress, training.rank > 0, state['paused']) as training.log,
           batches_ahead(make_batch, training.keys(), workers, device.type == 'cuda', describe) as batches):
         if not state['step']: training.save() # whoever starts again with the same model in memory begins with the same weights
         training.measure() # if the last try ended in it
         asked = False
         while training.left and not (asked if several else stop):
-            with training.log.waiting(): made = [_on(device, next(batches)) for _ in range(config.accumulate)]
+            try: made = training.next_batches(batches)
+            except _Asked: break
             asked = training.step(made, stop)
             training.after_step()
-        if training.left: training.stop_early()
-    summary = None if training.left else training.finish()
+        summary = training.stop_early() if training.left else training.finish()
     if training.left or stop: _stopped(training, stop)
     return summary
