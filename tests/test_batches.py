@@ -328,7 +328,7 @@ def test_pairs_of_many_captions_are_those_of_each(store, files, tokenizer, seed,
 
 @pytest.mark.parametrize('wrong, told', [(dict(objective='never'), 'objective must be always or aligned'), (dict(masked='drop'), 'masked must be'), (dict(overlap='half'), 'overlap must be None or'),
     (dict(divide_by='some'), 'divide_by must be'), (dict(threshold=1.), r'threshold must be an IoU in \[0, 1\)'), (dict(threshold=float('nan')), 'threshold'), (dict(swap=1.1), 'swap must be a share'),
-    (dict(words=0), 'words must be at least 1'), (dict(regions=0), 'regions must be at least 1'), (dict(cap=-1), 'cap must be'), (dict(overlap='divisor', divide_by='seen'), 'divisor of its own')])
+    (dict(words=2), 'words must be at least 3'), (dict(regions=0), 'regions must be at least 1'), (dict(cap=-1), 'cap must be'), (dict(overlap='divisor', divide_by='seen'), 'divisor of its own')])
 def test_wrong_settings(wrong, told):
     with pytest.raises(ValueError, match=f'BatchConfig: .*{told}'): BatchConfig(**wrong)
     with pytest.raises(ValueError): replace(BatchConfig(), **wrong)

@@ -2,6 +2,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from vlground.bench_training import Bench, published_data
 from vlground.logs import read_log
@@ -22,6 +23,14 @@ def test_bare_and_whole_steps_are_those_of_the_same_training(bench, tmp_path):
     # two lines of ten steps are left out, the other two are measured
     assert seconds == pytest.approx(sum(80/line['samples_per_s'] for line in lines[2:])/20)
     assert share == pytest.approx(sum(line['data_wait']*80/line['samples_per_s'] for line in lines[2:])/seconds/20)
+
+
+def test_bare_steps_are_compiled_where_the_training_is(bench, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, 'compile', lambda model: compiled.append(model))
+    assert bench.bare(1) > 0 and not compiled
+    bench.config = replace(bench.config, compile=True)
+    assert bench.bare(1) > 0 and len(compiled) == 1
 
 
 def test_batches_alone_and_checkpoints(bench):

@@ -273,6 +273,26 @@ def test_config_from():
     with pytest.raises(ValueError, match=r"the configuration: Small has no 'sise', 'x'; it has size, rate"): config_from(Small, {'sise': 1, 'x': 2})
 
 
+@dataclass(frozen=True)
+class Varied:
+    size: int = 3
+    rate: float = .1
+    name: str = 'a'
+    fast: bool = False
+    cap: int | None = None
+    sides: tuple[int, ...] = (1, 2)
+
+def test_values_of_the_right_type_are_taken():
+    for values in (dict(rate=1), dict(rate=1e-3), dict(cap=None), dict(cap=3), dict(fast=True), dict(sides=[3]), dict(size=2, name='')): assert config_from(Varied, values) == Varied(**values)
+
+@pytest.mark.parametrize('values, told', [
+    (dict(rate='2e-3'), "rate must be a number, got '2e-3'"), (dict(rate=True), 'rate must be a number, got True'), (dict(size=2.5), 'size must be a whole number, got 2.5'),
+    (dict(size=True), 'size must be a whole number, got True'), (dict(size=None), 'size must be a whole number, got None'), (dict(cap='x'), "cap must be a whole number or null, got 'x'"),
+    (dict(name=1), 'name must be text, got 1'), (dict(fast=1), 'fast must be true or false, got 1'), ([], r'expected an object with fields of Varied, got \[\]'), ('x', "expected an object.*got 'x'")])
+def test_values_of_another_type_are_named(values, told):
+    with pytest.raises(ValueError, match=f'^my.json: {told}$'): config_from(Varied, values, 'my.json')
+
+
 # the folder of a run
 
 def test_folder_that_is_a_file(tmp_path):

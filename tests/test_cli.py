@@ -15,6 +15,7 @@ from vlground.cli import one_sentence
 from vlground.core import load_json
 from vlground.store import Store
 from vlground.logs import read_log
+from vlground.webdata import export_tar
 
 COMMANDS = ('vlground_world', 'vlground_regions', 'vlground_label', 'vlground_check', 'vlground_bench', 'vlground_pretrain', 'vlground_finetune', 'vlground_demo')
 
@@ -43,7 +44,7 @@ def test_the_chain(terminal, tmp_path):
                          ('vlground_label', '--images', 'W/images', '--captions', 'W/captions.tsv', '--regions', 'R', '--out', 'L', '--gold', 'W/gold/captions.jsonl'),
                          ('vlground_pretrain', '--regions', 'R', '--labels', 'L', '--out', 'runs/ours', '--steps', 2, '--seed', 1),
                          ('vlground_pretrain', '--regions', 'R', '--labels', 'L', '--out', 'runs/base', '--steps', 2, '--no-grounding', '--no-spe'),
-                         ('vlground_finetune', 'refer', '--data', 'W/refer', '--regions', 'R', '--start', 'runs/ours', '--out', 'runs/refer', '--steps', 2)):
+                         ('vlground_finetune', 'refer', '--data', 'W/refer', '--regions', 'R', '--start', 'runs/ours', '--out', 'runs/refer', '--steps', 2, '--batch_size', 16, '--most_regions', 4)):
         code, said, problem = terminal(name, *words)
         assert code == 0, problem
         if name == 'vlground_label': assert re.search(r'precision 0\.\d+  recall 0\.\d+  coverage [01]\.\d+  \(\d+ phrases with a region in 12 captions\)', said)
@@ -53,6 +54,8 @@ def test_the_chain(terminal, tmp_path):
     ours, base = (load_json(folder/'runs'/name/'config.json')['pretrain'] for name in ('ours', 'base'))
     assert (ours['grounding'], ours['spe'], ours['seed'], ours['steps']) == ('phrase', True, 1, 2) and (base['grounding'], base['spe']) == ('none', False)
     assert load_json(folder/'runs'/'refer'/'result.json')['val']['n'] > 0
+    refer = json.dumps(load_json(folder/'runs'/'refer'/'config.json'))
+    assert '"batch_size": 16' in refer and '"regions": 4' in refer
     # again: everything is done already
     before = (folder/'runs'/'ours'/'final.safetensors').stat().st_mtime_ns
     assert terminal('vlground_pretrain', '--regions', 'R', '--labels', 'L', '--out', 'runs/ours', '--steps', 2, '--seed', 1)[0] == 0
@@ -100,6 +103,7 @@ MISTAKES = [
     (('vlground_finetune', 'vqa', '--data', 'x', '--regions', 'x', '--start', 'x'), "no task 'vqa'"),
     (('vlground_finetune', 'refer', '--data', '{world}', '--regions', '{regions}', '--start', 'x'), 'refs(unc).p: no such file'),
     (('vlground_finetune', 'refer', '--data', '{world}/refer', '--regions', '{regions}', '--start', 'x'), 'x is not the folder of a pre-training'),
+    (('vlground_finetune', 'refer', '--data', 'x', '--regions', 'x', '--start', 'x', '--most_regions', '0'), '--most_regions must be at least 1, got 0'),
     (('vlground_world', '--out', '{world}', '--seed', '5'), 'holds another world'),
     (('vlground_world', '--out', '{world}', '--chatter', '2'), 'Recipe.chatter: expected a share from 0 to 1, got 2'),
     (('vlground_pretrain', '--regions', '{regions}', '--labels', '{labels}', '--device', 'banana'), '--device banana: expected cpu, cuda or cuda:1'),
@@ -259,7 +263,31 @@ def test_a_dry_run_tells_the_plan_checks_the_folders_and_leaves_nothing(terminal
     assert re.search(r'(?m)^captions +3,119,449$', said) and re.search(r'(?m)^steps +60,920 of 512', said) and re.search(r'(?m)^on 8 x H200 .*at 2 an hour', said)
     code, said, _ = terminal('vlground_pretrain', '--regions', small_regions, '--labels', small_labels, '--steps', 3, '--dry_run')
     assert code == 0 and re.search(r'(?m)^captions +40$', said) and re.search(r'(?m)^steps +3 of 64', said) and 'MFLOP a caption' in said
+    code, _, problem = terminal('vlground_pretrain', '--dry_run', '--cards', 3)
+    assert code == 1 and 'a batch of 64 cannot be cut into equal parts for 3 cards' in problem
     assert not list((tmp_path/'here').iterdir())
+
+
+def test_a_dry_run_takes_regions_in_tar_files_near_and_far(terminal, small_regions, small_labels, tmp_path):
+    near, far = export_tar(Store(small_regions), tmp_path/'near', quiet=True), tmp_path/'far'
+    words = ('vlground_pretrain', '--regions', near, '--labels', small_labels, '--steps', 3, '--dry_run')
+    code, said, problem = terminal(*words)
+    assert code == 0 and re.search(r'(?m)^captions +40$', said), said + problem
+    far.mkdir()
+    for path in near.glob('*.tar'): path.rename(far/path.name)
+    code, said, problem = terminal(*words)
+    assert code == 1 and f'{near}: ' in problem and 'of its tar files are not here; --fetch' in problem
+    code, said, problem = terminal(*words, '--fetch', f'cp {far}/{{name}} {{path}}', '--cache', tmp_path/'cache')
+    assert code == 0 and re.search(r'(?m)^captions +40$', said) and 'not here and were not looked at' in said, said + problem
+    assert not (tmp_path/'cache').exists() # nothing was fetched
+
+
+@pytest.mark.parametrize('text, told', [('{"learning_rate": "2e-3"}', "learning_rate must be a number, got '2e-3'"), ('{"words": 2.5}', 'words must be a whole number, got 2.5'),
+                                        ('{"cap": "x"}', "cap must be a whole number or null, got 'x'"), ('[]', 'expected an object with fields of PretrainConfig, got []')])
+def test_a_file_of_settings_of_another_type(terminal, tmp_path, text, told):
+    (tmp_path/'my.json').write_text(text)
+    code, said, problem = terminal('vlground_pretrain', '--config', tmp_path/'my.json', '--dry_run')
+    assert code == 1 and not said and problem == f'vlground_pretrain: {tmp_path}/my.json: {told}\n'
 
 
 def test_a_dry_run_names_what_is_damaged(terminal, small_regions, small_labels, tmp_path):

@@ -415,6 +415,12 @@ def test_who_knows_nothing_is_right_half_the_time(store, tokenizer, held_out):
     assert found == measure_model(PretrainingModel(MINI, **sizes(store, tokenizer)), data)
 
 
+def test_one_caption_has_no_wrong_one(store, tokenizer, held_out):
+    model = PretrainingModel(MINI, **sizes(store, tokenizer))
+    assert set(measure_model(model, CaptionData(store, held_out[:2], tokenizer, 24, 8))) >= {'alignment'}
+    with pytest.raises(ValueError, match='at least two captions.*got 1'): measure_model(model, CaptionData(store, held_out[:1], tokenizer, 24, 8))
+
+
 @pytest.mark.parametrize('training', [True, False])
 def test_measuring_leaves_a_model_in_its_mode_and_takes_any_batch_size(store, tokenizer, held_out, training):
     data, model = CaptionData(store, held_out, tokenizer, 24, 8), PretrainingModel(MINI, **sizes(store, tokenizer)).train(training)

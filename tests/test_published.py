@@ -363,3 +363,4 @@ def test_a_bert_that_cannot_be_fetched(monkeypatch):
     import huggingface_hub.constants
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
     with pytest.raises(FileNotFoundError, match='bert-base-nowhere is not a folder that holds a BERT.*hf download bert-base-nowhere'): vilbert.load_text(ViLBERT(TINY), 'bert-base-nowhere')
+    with pytest.raises(FileNotFoundError, match='there is no such folder$'): vilbert.load_text(ViLBERT(TINY), '/there/is/no/bert')

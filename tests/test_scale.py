@@ -116,12 +116,18 @@ def test_readable_says_what_was_meant(value, unit):
 
 
 @settings(max_examples=15)
-@given(st.integers(1, 64), st.integers(1, 8), st.integers(1, 8))
-def test_cards_and_parts_share_the_work(batch_size, cards, parts):
-    config = replace(MINI, batch_size=batch_size, accumulate=parts, grounding='none')
+@given(st.integers(1, 16), st.integers(1, 8), st.integers(1, 8))
+def test_cards_and_parts_share_the_work(at_once, cards, parts):
+    config = replace(MINI, batch_size=at_once*cards*parts, accumulate=parts, grounding='none')
     one, shared = plan_training(replace(config, accumulate=1), 1000, SIZES), plan_training(config, 1000, SIZES, cards)
     assert shared.flops == one.flops and shared.fixed == one.fixed and shared.memory <= one.memory
-    assert shared.at_once*cards*parts >= batch_size > (shared.at_once - 1)*cards*parts
+    assert shared.at_once == at_once
+
+
+@pytest.mark.parametrize('cards, parts', [(3, 1), (1, 3), (32, 4)])
+def test_what_the_training_would_refuse_is_not_planned(cards, parts):
+    with pytest.raises(ValueError, match=f'a batch of 64 cannot be cut into equal parts for {cards} cards times accumulate={parts}'):
+        plan_training(replace(MINI, batch_size=64, accumulate=parts), 1000, SIZES, cards)
 
 
 def test_half_the_bits_are_not_half_the_memory():
@@ -161,6 +167,13 @@ def test_a_plan_in_words(monkeypatch):
     assert lines['steps'] == '60,920 of 512 captions, 10.0 epochs' and '47.2 GFLOP a caption' in lines['operations']
     assert 'NOT fit into 11 GiB' in lines['on 1 x RTX 2080 Ti'] and 'no bfloat16: float32' in lines['on 1 x RTX 2080 Ti']
     assert 'at 2 an hour' in lines['on 1 x H200'] and 'an hour' not in lines['on 1 x this one'] and '*' not in lines and 'labels on 1' not in lines
+
+
+def test_a_card_without_bfloat16_needs_the_memory_of_float32(monkeypatch):
+    # a share of 128 captions fits into 11 GiB in 16 bits, but not in 32
+    assert plan_training(PRESETS['paper'], 1000, cards=4).memory < 11*2**30 < plan_training(replace(PRESETS['paper'], precision='float32'), 1000, cards=4).memory
+    lines = described(monkeypatch, PRESETS['paper'], here=Card(100, 50, 11), cards=4)
+    assert 'NOT fit into 11 GiB' in lines['on 4 x RTX 2080 Ti'] and 'NOT fit' not in lines['on 4 x this one']
 
 
 def test_a_small_model_is_told_in_its_units_and_reaches_no_share_of_a_large_card(monkeypatch):

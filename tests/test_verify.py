@@ -15,6 +15,8 @@ from vlground.albums import find_images
 from vlground.datasets import CaptionedImage, read_captions, write_img2dataset
 from vlground.flickr import FlickrCaption, FlickrImage, FlickrObject, FlickrPhrase, write_flickr
 from vlground.questions import Question, write_vqa
+from vlground.store import Store
+from vlground.webdata import export_tar
 from vlground.vcrdata import VCRItem, VCRObjects, write_vcr, write_vcr_objects
 from vlground.verify import KINDS, Findings, check_folder, describe, kind_of, look_at_captions, look_at_pictures, sample_of, usable
 
@@ -40,6 +42,21 @@ def test_a_whole_world_is_usable(world):
     assert of(found, 'the RefCOCO family').counts['pictures'] == 40 and of(found, 'the truth about captions').counts['captions of captions.jsonl'] == 40
     text = describe(found)
     assert text.endswith('\nusable') and 'captions 40, pictures 40' in text
+
+
+def test_regions_in_tar_files(small_regions, tmp_path):
+    tars = export_tar(Store(small_regions), tmp_path/'T', quiet=True)
+    found = check_folder(tars)
+    files = len(list(tars.glob('*.tar')))
+    assert usable(found) and len(found) == 1 and not found[0].odd and found[0].what == 'regions in tar files'
+    assert found[0].counts == {'pictures': 96, 'tar files': files, 'far away': 0, 'feature width': 128, 'classes': 53}
+    first = tars/'shard-00000.tar'
+    whole = first.read_bytes()
+    first.write_bytes(whole[:5000] + b'x' + whole[5001:])
+    assert not usable(found := check_folder(tars)) and 'shard-00000.tar: its bytes changed' in found[0].wrong[0]
+    first.unlink()
+    found = check_folder(tars)
+    assert usable(found) and found[0].counts['far away'] == 1 and f'1 of {files} tar files are not here' in found[0].odd[0]
 
 
 def test_conceptual_captions_as_distributed(small_world, tmp_path):

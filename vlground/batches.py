@@ -40,11 +40,11 @@ class BatchConfig:
     regions: int = 36 # most regions of a picture
     threshold: float = .5 # IoU above which a region matches the teacher's box
     cap: int | None = None # most pairs of each sort that are drawn from one caption
-    swap: float = .5 # share of pictures that get a caption drawn from all; 0: published objective 2
-    objective: str = 'always' # hidden words and regions count 'always', or where the caption is 'aligned' (published objective 1)
+    swap: float = .5 # share of pictures that get a caption drawn from all; 0: objective 2 of the later multi-task ViLBERT
+    objective: str = 'always' # hidden words and regions count 'always', or where the caption is 'aligned' (objective 1 of the later multi-task ViLBERT)
     masked: str = 'keep' # pairs that ask about something hidden: 'keep' or 'exclude'
     whole_words: bool = False # hide all pieces of a word, or none?
-    overlap: str | None = None # of regions that overlap a hidden one: None, 'divisor' or 'zero', see lesson 17
+    overlap: str | None = None # of regions that overlap a hidden one: None, 'divisor' (of the later multi-task ViLBERT) or 'zero', see lesson 17
     divide_by: str = 'all' # the divisor of the global region: 'all' or 'seen', see lesson 17
     buckets: bool = True # batches of captions of like lengths?
 
@@ -54,8 +54,8 @@ class BatchConfig:
             if getattr(self, field) not in known: raise ValueError(f'{name}: {field} must be {" or ".join(map(str, known))}, got {getattr(self, field)!r}')
         if not 0 <= self.threshold < 1: raise ValueError(f'{name}: threshold must be an IoU in [0, 1), got {self.threshold}')
         if not 0 <= self.swap <= 1: raise ValueError(f'{name}: swap must be a share in [0, 1], got {self.swap}')
-        for field in ('words', 'regions'):
-            if getattr(self, field) < 1: raise ValueError(f'{name}: {field} must be at least 1, got {getattr(self, field)}')
+        for field, least in (('words', 3), ('regions', 1)): # [CLS], a piece, [SEP]
+            if getattr(self, field) < least: raise ValueError(f'{name}: {field} must be at least {least}, got {getattr(self, field)}')
         if self.cap is not None and self.cap < 0: raise ValueError(f'{name}: cap must be None or a number of pairs, 0 or more, got {self.cap}')
         if (self.overlap, self.divide_by) == ('divisor', 'seen'):
             raise ValueError(f"{name}: overlap='divisor' brings a divisor of its own; leave divide_by at 'all', or take another overlap")

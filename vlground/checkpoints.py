@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 from fastcore.basics import patch
@@ -170,15 +170,24 @@ class RunFolder:
         return found[1]
 
 # %% ../nbs/07_checkpoints.ipynb #183c1627
+_TOLD = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false', type(None): 'null'} # of JSON
+
 def config_from(
     kind: type, # a dataclass such as `TrainConfig`
     values: Mapping, # its fields, as read from JSON; fields that are not given keep their defaults
     where: str | Path = 'the configuration', # for the error: where the values come from
 ) -> Any: # an instance of `kind`
-    "Make a configuration from plain values; unknown keys are refused."
+    "Make a configuration from plain values; unknown keys and values of another type are refused."
+    if not isinstance(values, Mapping): raise ValueError(f'{where}: expected an object with fields of {kind.__name__}, got {values!r:.80}')
     known = [field.name for field in fields(kind)]
     unknown = [key for key in values if key not in known]
     if unknown: raise ValueError(f'{where}: {kind.__name__} has no {", ".join(map(repr, unknown))}; it has {", ".join(known)}')
+    types = get_type_hints(kind)
+    for key, value in values.items():
+        wanted = get_args(types[key]) or (types[key],) # of int | None both
+        if not all(each in _TOLD for each in wanted): continue # such as tuples
+        if type(value) not in wanted and not (float in wanted and type(value) is int):
+            raise ValueError(f'{where}: {key} must be {" or ".join(_TOLD[each] for each in wanted)}, got {value!r:.80}')
     return kind(**values)
 
 def _flat(values: Mapping, prefix: str = '') -> dict:

@@ -700,11 +700,14 @@ def check_table_two(
     def level(wanted): return lambda result, *_: grounded(result) == wanted
     def others(result): return {name: value for name, value in vars(result).items() if name not in ('spe', 'grounding', 'grounding_weight')}
     def like_the_first(result, row): return others(result) == others(answer(1))
+    plain = dict(backbone='vilbert', bert='bert-base-uncased', optimizer='adamw', bert_rate=1, learning_rate=1e-4, precision='bfloat16', words=36, regions=36)
+    def as_preset(result, *_): return {name: getattr(result, name) for name in plain} == plain
     def row(number): return lambda: (number,)
     return run_cases(answer, [
         ('Give a PretrainConfig.', row(4), lambda result, *_: hasattr(result, 'grounding') and hasattr(result, 'batch_size')),
         ("Begin with PRESETS['paper']: the table's models are of the published size.", row(4), field('size', 'base')),
         ("Begin with PRESETS['paper']: batches of 512, ten epochs.", row(4), lambda result, *_: (result.batch_size, result.epochs) == (512, 10)),
+        ("Begin with PRESETS['paper'] and leave the rest as it is.", row(4), as_preset),
         ('All rows are trained on 1/8 of the captions: is the fraction left at 1?', row(4), field('fraction', 1/8)),
         ('Row 4 is grounding at the level of phrases.', row(4), level('phrase')),
         ('Row 3 is grounding at the level of tokens.', row(3), level('token')),

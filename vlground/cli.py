@@ -230,18 +230,21 @@ def vlground_curves(
 def _configured(preset: str, config: str, changes: dict) -> PretrainConfig:
     "A preset, changed by a file and by the options that were given."
     if preset not in PRESETS: raise ValueError(f'there is no preset {preset!r}; there are {", ".join(PRESETS)}')
-    found = asdict(PRESETS[preset]) | (load_json(config) if config else {})
-    return config_from(PretrainConfig, found | changes, config or 'the options')
+    found = load_json(config) if config else {}
+    if isinstance(found, dict): found = asdict(PRESETS[preset]) | found | changes
+    return config_from(PretrainConfig, found, config or 'the options')
 
-def _show_plan(config: PretrainConfig, regions: str, labels: str, pairs: int, cards: int, price: float) -> None:
+def _show_plan(config: PretrainConfig, regions: str, labels: str, pairs: int, cards: int, price: float, fetch: str, cache: str) -> None:
     "Say what a training takes, and whether its folders are fit for it."
     sizes, sound = None, True
     for folder in filter(None, (regions, labels)):
         found = check_folder(folder)
         sound = sound and usable(found)
         print(describe(found))
+        if not fetch and (far := sum(part.counts.get('far away', 0) for part in found)):
+            raise ValueError(f'{folder}: {far} of its tar files are not here; --fetch names the command that copies them')
     if regions and labels and sound:
-        store, labelled = open_data(regions, labels, config)
+        store, labelled = open_data(regions, labels, config, fetch, cache or None)
         if lacking := sorted({image for image in labelled.images if image not in store.index}):
             raise ValueError(f'{regions}: no regions of {len(lacking)} labelled pictures, the first is {lacking[0]}; labels of other pictures?')
         pairs = len(labelled)
@@ -284,7 +287,7 @@ def vlground_pretrain(
     changes = {name: value for name, value in given.items() if value} | ({'grounding': level} if level and grounding else {}) | ({} if spe else {'spe': False})
     changes |= ({'seed': seed} if seed >= 0 else {}) | ({'epochs': 0.} if steps else {})
     settings = _configured(preset, config, changes)
-    if dry_run: return _show_plan(settings, regions, labels, pairs, cards, price)
+    if dry_run: return _show_plan(settings, regions, labels, pairs, cards, price, fetch, cache)
     if not (regions and labels): raise ValueError(f'--{"labels" if regions else "regions"} is missing; vlground_pretrain --help says what it takes')
     _check_device(device)
     with joined_processes(device) as place: pretrain(regions, labels, out, settings, device=place, accept_changes=accept_changes, workers=workers, fetch=fetch, cache=cache or None)
@@ -300,6 +303,8 @@ def vlground_finetune(
     out: str = 'runs/finetune', # the run's folder
     fraction: float = 1., # of the training pictures, by a hash of their ids
     steps: int = 1000, # batches
+    batch_size: int = 64, # expressions in a batch, over all processes
+    most_regions: int = 36, # regions of a picture at most
     learning_rate: float = 1e-3, # highest
     seed: int = 0, # of everything random
     device: str = 'cpu', # 'cpu' or 'cuda'; under torchrun each process takes a card of its own
@@ -307,8 +312,9 @@ def vlground_finetune(
 ):
     "Fine-tune a pre-trained backbone on a task and measure it; under torchrun on several cards or machines."
     if task != 'refer': raise ValueError(f'there is no task {task!r}; there is refer')
+    if most_regions < 1: raise ValueError(f'--most_regions must be at least 1, got {most_regions}')
     _check_device(device)
-    config = ReferConfig(fraction=fraction, steps=steps, learning_rate=learning_rate, seed=seed)
+    config = ReferConfig(fraction=fraction, regions=most_regions, steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     with joined_processes(device) as place:
         result = finetune_refer(read_refer(data), regions, out, load_start(start, seed), config, ('val', 'testA', 'testB'), device=place, accept_changes=accept_changes)
         first = this_process()[0] == 0

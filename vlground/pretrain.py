@@ -174,14 +174,14 @@ def gold_captions(
 def measure_model(
     model: PretrainingModel, # pre-trained
     data: CaptionData, # captions it has not seen, with gold labels
-    seed: int = 0, # of the pairs and of the wrong captions
+    seed: int = 0, # of the pairs
     batch_size: int = 64, # captions at once
 ) -> dict[str, float]: # shares in [0, 1]: 'alignment', and with a grounding head 'pairs' and 'phrases'
-    "Ask a pre-trained model what it knows, without masks."
-    training = model.training
+    "Ask a pre-trained model what it knows, without masks; a wrong caption is that of the picture half the list away."
+    if len(data) < 2: raise ValueError(f'measuring needs at least two captions, each the wrong one of the other; got {len(data)}')
+    training, device, generator = model.training, next(model.parameters()).device, torch_rng('measure', seed)
     model.eval()
     right, asked = dict(alignment=0, pairs=0, phrases=0), dict(alignment=0, pairs=0, phrases=0)
-    device, generator = next(model.parameters()).device, torch_rng('measure', seed)
     for start in range(0, len(data), batch_size):
         rows = list(range(start, min(start + batch_size, len(data))))
         own = data.plain(rows)

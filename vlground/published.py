@@ -256,6 +256,7 @@ def read_bert(
         model, report = AutoModelForMaskedLM.from_pretrained(name, output_loading_info=True)
     except (OSError, ValueError, SafetensorError) as error:
         if Path(name).is_dir(): raise ValueError(f'{name} holds no whole BERT ({str(error).splitlines()[0]}): it needs config.json and model.safetensors') from error
+        if Path(name).is_absolute() or name.startswith('.'): raise FileNotFoundError(f'{name} is not a folder that holds a BERT: there is no such folder') from error
         raise FileNotFoundError(f'{name} is not a folder that holds a BERT, and cannot be fetched ({str(error).splitlines()[0]}). '
             f'Run `hf download {name}` where there is a network, or give the folder') from error
     if config.model_type != 'bert': raise ValueError(f'{name} is a {config.model_type}, not a BERT: its layers or its vocabulary differ')

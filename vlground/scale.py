@@ -64,7 +64,6 @@ def _grounding_flops(config: PretrainConfig, model: PretrainingModel, phrases: i
     with torch.no_grad(), FlopCounterMode(display=False) as counted: head(encoded, batch)
     return counted.get_total_flops()
 
-# %% ../nbs/23_scale.ipynb #23a00011
 def _input_bytes(config: PretrainConfig, sizes: dict[str, int], phrases: int, pairs: int) -> int:
     "A sample of full length as `PackedBatch` carries it: features in 16 bits, class distributions of the chosen regions alone."
     words, regions = config.words*(3*8 + 1), (config.regions + 1)*(5*4 + 2)
@@ -99,6 +98,10 @@ def sample_cost(
     return SampleCost(sum(weight.numel() for weight in model.parameters()), forward, 3*forward, saved, _input_bytes(config, sizes, phrases, pairs))
 
 # %% ../nbs/23_scale.ipynb #fa7695fc
+def _bytes(cost: SampleCost, precision: str) -> tuple[float, float]:
+    "Of weights, gradients and two averages in 32 bits, and of each sample; autocast adds a copy of the weights in 16 bits and keeps .6 of what backward needs (base, counted on a processor)."
+    return (18*cost.parameters, .6*cost.saved) if precision == 'bfloat16' else (16*cost.parameters, cost.saved)
+
 class Card(NamedTuple):
     "What a vendor promises of a card: products of dense matrices with float32 sums."
     half: float # TFLOP/s in 16 bits
@@ -198,24 +201,25 @@ def plan_training(
 ) -> Plan:
     "Work out a pre-training."
     if captions < 1 or cards < 1: raise ValueError(f'a plan needs captions and cards, got {captions} captions and {cards} cards')
+    if config.batch_size % (cards*config.accumulate):
+        raise ValueError(f'a batch of {config.batch_size} cannot be cut into equal parts for {cards} cards times accumulate={config.accumulate}')
     sizes = sizes or dict(vocabulary=30522, feature_width=2048, region_classes=1601)
     cost, training = sample_cost(config, sizes), training_of(config, captions)
-    # weights, gradients and two averages in 32 bits; autocast adds a copy of the weights in 16 bits and keeps .6 of what backward needs (base, counted on a processor)
-    fixed, sample = (18*cost.parameters, .6*cost.saved) if config.precision == 'bfloat16' else (16*cost.parameters, cost.saved)
     data = data_cost(captions, config.regions, sizes['feature_width'])
-    return Plan(captions, training.steps, config.batch_size, cost, data, cost.step*training.steps*config.batch_size, fixed, sample,
-                -(-config.batch_size//(cards*config.accumulate)))
+    return Plan(captions, training.steps, config.batch_size, cost, data, cost.step*training.steps*config.batch_size, *_bytes(cost, config.precision),
+                config.batch_size//(cards*config.accumulate))
 
 # %% ../nbs/23_scale.ipynb #8820e30f
 _SHORT_STEP = .02 # seconds: some thousands of kernels, at five millionths of a second to start each
 
 def _on_card(plan: Plan, config: PretrainConfig, name: str, card: Card, cards: int, share: float, price: float) -> tuple[str, str]:
     "A line of the plan: how long it takes on these cards."
+    fixed, sample = _bytes(plan.cost, config.precision if card.bfloat16 else 'float32')
     peak, rate = card.peak(config.precision), plan.steps*plan.batch_size/(3600*plan.hours(cards*card.peak(config.precision), share))
     hours = plan.hours(cards*peak, share)
     notes = [f'{cards*hours*price:,.2f} at {price:g} an hour'] if price and card.gib == card.gib else [] # a processor has no price, and no memory of its own
     if config.precision == 'bfloat16' and not card.bfloat16: notes.append('no bfloat16: float32')
-    if plan.memory > card.gib*2**30: notes.append(f'does NOT fit into {card.gib:.0f} GiB')
+    if fixed + plan.at_once*sample > card.gib*2**30: notes.append(f'does NOT fit into {card.gib:.0f} GiB')
     short = plan.at_once*plan.cost.step < _SHORT_STEP*peak*share and card.gib == card.gib
     told = f'{readable(3600*hours, "s")}{" *" if short else ""} ({rate:,.{0 if rate >= 10 else 1}f} captions/s) at {share:.0%} of {readable(peak, "FLOP")}/s'
     return f'on {cards} x {name}', '; '.join([told, *notes])

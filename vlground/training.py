@@ -330,6 +330,20 @@ def _threads(count: int) -> Iterator[None]:
     try: yield
     finally: torch.set_num_threads(before)
 
+# %% ../nbs/07_training.ipynb #f5d87cf0
+@patch
+def next_batches(self: Training,
+    batches: Iterator[Any], # all that this process takes
+) -> list[Any]: # the parts of the next step
+    "Wait for the batch of a step."
+    with self.log.waiting():
+        self.doing = 'batch'
+        made = [next(batches) for _ in range(self.config.accumulate)]
+        self.doing = 'step'
+        return [_on(self.device, part) for part in made]
+
+def _on(device: torch.device, batch: Any) -> Any: return batch.to(device) if hasattr(batch, 'to') else batch
+
 # %% ../nbs/07_training.ipynb #01fa2758
 @contextmanager
 def _clear_errors(training: Training) -> Iterator[None]:
@@ -359,19 +373,6 @@ def stop_early(self: Training) -> None:
     self.save()
     # torchrun ends all processes as soon as one is gone: none may go while the first still writes
     if self.processes > 1: dist.barrier()
-
-@patch
-def next_batches(self: Training,
-    batches: Iterator[Any], # all that this process takes
-) -> list[Any]: # the parts of the next step
-    "Wait for the batch of a step."
-    with self.log.waiting():
-        self.doing = 'batch'
-        made = [next(batches) for _ in range(self.config.accumulate)]
-        self.doing = 'step'
-        return [_on(self.device, part) for part in made]
-
-def _on(device: torch.device, batch: Any) -> Any: return batch.to(device) if hasattr(batch, 'to') else batch
 
 def _stopped(training: Training, stop: Sequence[int]) -> None:
     "Tell what was saved, and end as the signal would have ended the process."

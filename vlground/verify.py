@@ -25,6 +25,7 @@ from .questions import VQA_SPLITS, read_vqa
 from .scaleout import summarise
 from .shards import find_damage, read_manifest
 from .store import Store
+from .webstore import StreamedStore
 from .checkpoints import load_checkpoint
 from .logs import read_log
 from .vcrdata import read_vcr, read_vcr_objects
@@ -164,7 +165,7 @@ def _regions(folder: Path, findings: Findings, sample: int) -> None:
     if findings.wrong: return
     counts = [len(store[i].boxes) for i in range(len(store))]
     findings.counts |= {'pictures': len(store), 'regions': sum(counts), 'feature width': store.feature_width, 'classes': len(store.classes)}
-    if store.errors: findings.odd.append(f'{len(store.errors)} pictures could not be used, the first is {next(iter(store.errors))}: {next(iter(store.errors.values()))}')
+    _unread(store, findings)
     few = [id for id, n in zip(store.ids, counts) if n < 2 and id not in store.errors]
     if few: findings.odd.append(f'{len(few)} pictures have fewer than two regions, the first is {few[0]}')
 
@@ -195,6 +196,21 @@ def _run(folder: Path, findings: Findings, sample: int) -> None:
         checkpoint = findings.attempt(load_checkpoint, folder/'checkpoints')
         findings.odd.append(f'{folder}: not finished; ' + (f'its last checkpoint is of step {checkpoint[1]["step"]}' if checkpoint else 'it has no checkpoint yet'))
 
+# %% ../nbs/11_verify.ipynb #a12e16d1
+def _unread(store: Store, findings: Findings) -> None:
+    if store.errors: findings.odd.append(f'{len(store.errors)} pictures could not be used, the first is {next(iter(store.errors))}: {next(iter(store.errors.values()))}')
+
+def _tars(folder: Path, findings: Findings, sample: int) -> None:
+    store = findings.attempt(StreamedStore, folder)
+    if store is None: return
+    files = [folder/f'shard-{number:05}.tar' for number in range(store.manifest['shard_count'])]
+    far = tuple(f'{file}: ' for file in files if not file.exists())
+    findings.wrong += [fault for fault in findings.attempt(store.verify) or [] if not fault.startswith(far)]
+    if findings.wrong: return
+    findings.counts |= {'pictures': len(store), 'tar files': len(files), 'far away': len(far), 'feature width': store.feature_width, 'classes': len(store.classes)}
+    if far: findings.odd.append(f'{len(far)} of {len(files)} tar files are not here and were not looked at; a training needs --fetch, a command that copies them')
+    _unread(store, findings)
+
 # %% ../nbs/11_verify.ipynb #4c110021
 def _manifest_of(kind: str) -> Callable[[Path], bool]:
     def recognise(folder: Path) -> bool:
@@ -215,6 +231,7 @@ def _downloaded(folder: Path) -> bool: return any(any(folder.glob(pattern)) for 
 
 KINDS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, Findings, int], None], bool]] = { # what it is: (recognise, inspect, look into its folders too?)
     'regions': (_manifest_of('regions'), _regions, False),
+    'regions in tar files': (_manifest_of('tar'), _tars, False),
     'labels': (_manifest_of('labels'), _labels, False),
     'a run': (_has('config.json', 'log.jsonl'), _run, False),
     'the RefCOCO family': (_has('refs(*).p'), _refer, False),
