@@ -40,7 +40,7 @@ def terminal(tmp_path, monkeypatch, capsys):
 
 def test_the_chain(terminal, tmp_path):
     folder = tmp_path/'here'
-    for name, *words in (('vlground_world', '--out', 'W', '--pairs', 12, '--val', 4, '--refer', 30, '--seed', 2), ('vlground_regions', 'W/images', '--out', 'R', '--keep', 6),
+    for name, *words in (('vlground_world', '--out', 'W', '--pairs', 12, '--val', 4, '--refer', 30, '--vqa', 10, '--vcr', 20, '--seed', 2), ('vlground_regions', 'W/images', '--out', 'R', '--keep', 6),
                          ('vlground_label', '--images', 'W/images', '--captions', 'W/captions.tsv', '--regions', 'R', '--out', 'L', '--gold', 'W/gold/captions.jsonl'),
                          ('vlground_pretrain', '--regions', 'R', '--labels', 'L', '--out', 'runs/ours', '--steps', 2, '--seed', 1),
                          ('vlground_pretrain', '--regions', 'R', '--labels', 'L', '--out', 'runs/base', '--steps', 2, '--no-grounding', '--no-spe'),
@@ -49,7 +49,7 @@ def test_the_chain(terminal, tmp_path):
         assert code == 0, problem
         if name == 'vlground_label': assert re.search(r'precision 0\.\d+  recall 0\.\d+  coverage [01]\.\d+  \(\d+ phrases with a region in 12 captions\)', said)
     assert [re.match(r'(\w+) +accuracy [01]\.\d+', line)[1] for line in said.strip().split('\n')] == ['val', 'testA', 'testB']
-    assert load_json(folder/'W'/'world.json') == dict(seed=2, captions=12, val=4, refer=30, contradiction=.08, chatter=.4)
+    assert load_json(folder/'W'/'world.json') == dict(seed=2, captions=12, val=4, refer=30, vqa=10, vcr=20, contradiction=.08, chatter=.4)
     assert max(len(regions.boxes) for regions in Store(folder/'R')) == 6
     ours, base = (load_json(folder/'runs'/name/'config.json')['pretrain'] for name in ('ours', 'base'))
     assert (ours['grounding'], ours['spe'], ours['seed'], ours['steps']) == ('phrase', True, 1, 2) and (base['grounding'], base['spe']) == ('none', False)

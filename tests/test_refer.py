@@ -13,9 +13,10 @@ from vlground.boxes import box_iou
 from vlground.core import load_json
 from vlground.datasets import fraction_of
 from vlground.expressions import ReferData, read_refer
+from vlground.finetuning import freeze_unreached
 from vlground.phrases import load_tokenizer
 from vlground.pretrain import PRESETS, PretrainingModel
-from vlground.refer import ExpressionData, ReferConfig, ReferModel, finetune_refer, freeze_unreached, predict_regions, refer_accuracy, refer_loss, zero_shot_regions
+from vlground.refer import ExpressionData, ReferConfig, ReferModel, finetune_refer, predict_regions, refer_accuracy, refer_loss, zero_shot_regions
 from vlground.store import Store
 
 

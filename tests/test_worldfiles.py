@@ -13,9 +13,11 @@ from PIL import Image
 from vlground.datasets import read_captions
 from vlground.drawing import KINDS
 from vlground.expressions import read_refer
+from vlground.questions import VQA_SPLITS, normalise_answer, read_vqa
 from vlground.scenes import PEOPLE, render
+from vlground.vcrdata import read_vcr, read_vcr_objects
 from vlground.world import captions
-from vlground.worldfiles import draw_pictures, picture_id, refer_data, split_of, world_scene, write_world
+from vlground.worldfiles import RECIPE_OF, draw_pictures, picture_id, refer_data, split_of, task_split, vcr_data, vqa_data, world_scene, write_world
 
 PARTS = {'captions': 'captions', 'captions-val': 'val'} # file name -> part
 
@@ -73,27 +75,59 @@ def test_splits_are_of_whole_pictures_and_cover_everything(seed, count):
     assert split_of(world_scene('refer', seed, 0), count) == 'train' and split_of(world_scene('refer', seed, count - 1), count).startswith('test')
 
 
+@pytest.fixture(scope='module')
+def tasks_world(tmp_path_factory):
+    return write_world(tmp_path_factory.mktemp('tasks')/'W', 1, 1, 1, seed=4, quiet=True, vqa=30, vcr=120)
+
+
+def test_questions_are_read_back_with_their_pictures_and_without_what_is_secret(tasks_world):
+    meant = vqa_data(4, 30)
+    for split in ('train', 'val'): assert read_vqa(tasks_world/'vqa', split, tasks_world/'images') == meant[split]
+    read = read_vqa(tasks_world/'vqa', 'test', tasks_world/'images')
+    assert [(each.id, each.text) for each in read] == [(each.id, each.text) for each in meant['test']] and not any(each.answers for each in read)
+    secret = [json.loads(line) for line in open(tasks_world/'gold'/'tasks'/'vqa-test.jsonl')]
+    assert [(row['question_id'], tuple(row['answers'])) for row in secret] == [(each.id, each.answers) for each in meant['test']]
+    for split, questions in meant.items():
+        assert all(VQA_SPLITS[split] in each.file_name and task_split(each.image_id) == split for each in questions)
+        for each in questions:
+            assert len(each.answers) == 10 and each.answer in map(normalise_answer, each.answers) and each.text.startswith(each.kind)
+            assert (each.answer_type == 'yes/no') == (each.answer in ('yes', 'no')) and (each.answer_type == 'number') == each.answer.isdigit()
+
+
+def test_choices_are_read_back_with_their_boxes_and_without_what_is_secret(tasks_world):
+    meant = vcr_data(4, 120)
+    for split in ('train', 'val'): assert read_vcr(tasks_world/'vcr', split) == meant[split]
+    read = read_vcr(tasks_world/'vcr', 'test')
+    assert [each.answer_choices for each in read] == [each.answer_choices for each in meant['test']] and not any(each.answer_label is not None for each in read)
+    secret = [json.loads(line) for line in open(tasks_world/'gold'/'tasks'/'vcr-test.jsonl')]
+    assert [tuple(row.values()) for row in secret] == [(each.annot_id, each.answer_label, each.rationale_label) for each in meant['test']]
+    for item in meant['val']:
+        scene, found = world_scene('vcr', 4, int(item.img_id.removeprefix('val-'))), read_vcr_objects(tasks_world/'vcr', item)
+        assert found.boxes == tuple(thing.box for thing in scene.things) and item.img_fn == picture_id(scene, 'vcr')
+        assert Image.open(tasks_world/'vcr'/'vcr1images'/item.img_fn).size == found.size
+
+
 def test_parts_and_worlds_share_no_scene():
-    scenes = [world_scene(part, seed, i) for part in ('captions', 'val', 'refer') for seed in range(3) for i in range(6)]
+    scenes = [world_scene(part, seed, i) for part in RECIPE_OF for seed in range(3) for i in range(6)]
     assert len({(scene.background, scene.things) for scene in scenes}) == len(scenes)
     assert all(world_scene('val', 2, i) == world_scene('val', 2, i) for i in range(6))
 
 
 # faults
 
-WRITE = 'import sys; from vlground.worldfiles import write_world; write_world(sys.argv[1], 60, 4, 6, seed=9, quiet=True)'
+WRITE = 'import sys; from vlground.worldfiles import write_world; write_world(sys.argv[1], 60, 4, 6, seed=9, quiet=True, vqa=10, vcr=40)'
 
 
 @pytest.mark.fault(1)
 def test_killed_at_any_picture_it_ends_with_the_same_bytes(tmp_path):
-    write_world(tmp_path/'whole', 60, 4, 6, seed=9, quiet=True)
+    write_world(tmp_path/'whole', 60, 4, 6, seed=9, quiet=True, vqa=10, vcr=40)
     process = begin(WRITE, tmp_path/'killed')
     wait_until(process, lambda: len(list((tmp_path/'killed').glob('images/*.jpg'))) > 8)
     kill(process)
     pictures = len(list((tmp_path/'killed').glob('images/*.jpg')))
     assert pictures < 70, 'it was killed too late to show anything'
     (tmp_path/'killed'/'images'/'captions-000059.part').write_bytes(b'half a picture')
-    write_world(tmp_path/'killed', 60, 4, 6, seed=9, quiet=True)
+    write_world(tmp_path/'killed', 60, 4, 6, seed=9, quiet=True, vqa=10, vcr=40)
     assert contents(tmp_path/'killed') == contents(tmp_path/'whole')
 
 
@@ -105,7 +139,7 @@ def test_a_lost_picture_is_drawn_again(small_world, tmp_path):
     assert contents(tmp_path/'W') == contents(small_world)
 
 
-@pytest.mark.parametrize('change', [dict(seed=4), dict(pairs=41), dict(val=15), dict(refer=39)])
+@pytest.mark.parametrize('change', [dict(seed=4), dict(pairs=41), dict(val=15), dict(refer=39), dict(vqa=1), dict(vcr=1)])
 def test_two_worlds_do_not_mix(small_world, tmp_path, change):
     copytree(small_world, tmp_path/'W')
     with pytest.raises(ValueError, match='holds another world'): write_world(tmp_path/'W', **dict(pairs=40, val=16, refer=40, seed=3, quiet=True) | change)

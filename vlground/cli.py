@@ -90,13 +90,15 @@ def vlground_world(
     pairs: int = 4000, # captioned pictures to learn from
     val: int = 500, # captioned pictures to measure on
     refer: int = 1000, # pictures with referring expressions
+    vqa: int = 1000, # pictures with questions
+    vcr: int = 1000, # pictures with choices between answers and reasons
     seed: int = 0, # another seed, another world
     contradiction: float = CAPTIONS.contradiction, # chance that a mention in a caption is of something that is not there
     chatter: float = CAPTIONS.chatter, # chance that a caption carries words that have nothing to do with the picture
     workers: int = 1, # processes
 ):
-    "Write a small world in the layouts of the real data sets: images/, captions.tsv, captions-val.tsv, refer/refcoco+/ and, for measuring, gold/."
-    write_world(out, pairs, val, refer, seed, workers, recipe=replace(CAPTIONS, contradiction=contradiction, chatter=chatter))
+    "Write a small world in the layouts of the real data sets: images/, captions.tsv, captions-val.tsv, refer/refcoco+/, vqa/, vcr/ and, for measuring, gold/."
+    write_world(out, pairs, val, refer, seed, workers, recipe=replace(CAPTIONS, contradiction=contradiction, chatter=chatter), vqa=vqa, vcr=vcr)
 
 # %% ../nbs/91_cli.ipynb #21cddc49
 def _left(out: str | Path, kind: str) -> int:

@@ -126,6 +126,7 @@ class Training:
         accept_changes: bool = False, # may the configuration differ from the one the run was begun with?
         describe: Callable[[int], Any] | None = None, # step -> what its samples are called
         rate_of: Callable[[str], float] | None = None, # name of a parameter -> factor of its learning rate
+        schedule: Callable[[int], float] | None = None, # step -> factor of the learning rate
     ):
         self.model, self.loss_fn, self.config, self.evaluate, self.describe = model, loss_fn, config, evaluate, describe
         (self.rank, self.processes), self.run, self.device = this_process(), RunFolder(folder), next(model.parameters()).device
@@ -141,6 +142,7 @@ class Training:
         self.described = own | dict(settings or {})
         changed = self.run.changed(self.described, accept_changes)
         self.finished = self.run.finished and not changed
+        self.schedule = schedule or (lambda step: linear_warmup_decay(step, config.steps, config.warmup))
         self.state = {'step': 0, 'seconds': 0., 'paused': 0., 'skipped': 0, 'in_a_row': 0, 'parts': None, 'evaluation': None, 'evaluated': 0, 'best': None}
         self.saved, self.doing = None, 'step' # the step of the last checkpoint; and what may run out of memory: 'step', 'batch' or 'evaluation'
 
@@ -229,7 +231,7 @@ def step(self: Training,
 ) -> bool: # has any process been asked to stop?
     "One update of the weights, or a step that is skipped."
     step, config = self.state['step'], self.config
-    self.rate = config.learning_rate*linear_warmup_decay(step, config.steps, config.warmup)
+    self.rate = config.learning_rate*self.schedule(step)
     for group in self.optimizer.param_groups: group['lr'] = self.rate*group['factor']
     # dropout draws from the global generator; seeded by the step, it needs no place in a checkpoint
     torch.manual_seed(int(rng(config.seed, 'step', step, *[self.rank]*(self.rank > 0)).integers(2**63)))
@@ -396,9 +398,10 @@ def train(
     workers: int = 0, # processes that make batches ahead; 0: this one makes them
     describe: Callable[[int], Any] | None = None, # step -> what its samples are called, plain JSON: for the log and for errors
     rate_of: Callable[[str], float] | None = None, # name of a parameter -> factor of its learning rate; None: 1 for all
+    schedule: Callable[[int], float] | None = None, # step -> factor of the learning rate; None: warm-up, then linear decay
 ) -> dict: # the summary: steps, seconds, samples_per_s, skipped, parts, evaluation, best, sha256 of the weights
     "Train, or go on where a killed run stopped; a finished run is read back at once."
-    training = Training(model, loss_fn, config, folder, evaluate, settings, accept_changes, describe, rate_of)
+    training = Training(model, loss_fn, config, folder, evaluate, settings, accept_changes, describe, rate_of, schedule)
     run, device, state, several = training.run, training.device, training.state, training.processes > 1
     if training.finished: return load_finished(model, folder)
     if device.type == 'cpu': keep_memory()

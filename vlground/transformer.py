@@ -34,6 +34,7 @@ class Batch:
     pair_rows: Tensor | None = None # (q,) int64 row of `spans` (phrase level) or of its single pieces (token level)
     pair_regions: Tensor | None = None # (q,) int64 region, never 0
     pair_labels: Tensor | None = None # (q,) float, 1 = aligned
+    word_regions: Tensor | None = None # (b, t) int64 region that a piece points at, 0 = none; VL-BERT alone reads it
     counts: Tensor | None = None # (3,) float words, regions and pairs that the losses are divided by; None = those of this batch
 
     def _map(self, f):

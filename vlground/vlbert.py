@@ -145,7 +145,9 @@ def embed(self: VLBERT,
     geometry = geometry_encoding(batch.locations, c.geometry_width)
     looks = self.look(self.look_dropout(torch.cat([geometry, features], -1))).relu()
     length = batch.word_mask.sum(1, keepdim=True)
-    words = self.words(batch.input_ids) + self.look_words(looks[:, :1]) + self.segments(batch.segment_ids) + self.positions.weight[:longest]
+    # a word shows the whole picture, or the region that it points at
+    shown = looks[:, :1] if batch.word_regions is None else looks.gather(1, batch.word_regions[..., None].expand(-1, -1, c.width))
+    words = self.words(batch.input_ids) + self.look_words(shown) + self.segments(batch.segment_ids) + self.positions.weight[:longest]
     which = torch.where(masked, self.masked_object.weight, self.object.weight)
     regions = which + self.look_regions(looks) + self.segments.weight[2] + self.positions(length)
     end = self.end.weight + self.segments.weight[2] + self.positions(length + 1)
