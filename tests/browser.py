@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import nbformat
 import pytest
 from notebooks import ROOT
 
@@ -115,3 +116,63 @@ def photographed(page, folder: Path) -> Iterator[None]:
         print(f'what the page looked like: {folder/"page.png"}')
         raise
     finally: page.close()
+
+
+@pytest.fixture
+def open_page(browser, tmp_path):
+    "Opens HTML parts as a page in a file; afterwards nothing may have gone wrong on it, and nothing been asked for outside."
+    pages, wrong = [], []
+    def opened(*parts: str, style: str = '', width: int = 724):
+        file = tmp_path/f'page{len(pages)}.html'
+        head = '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        file.write_text(f'{head}<body style="margin: 12px; font-family: sans-serif; {style}">' + '<hr>'.join(parts), encoding='utf-8')
+        page = browser.new_page(viewport={'width': width, 'height': 900}, device_scale_factor=1.5)
+        page.set_default_timeout(20_000)
+        page.on('pageerror', lambda error: wrong.append(f'error: {error}'))
+        page.on('console', lambda message: wrong.append(f'console: {message.text}'))
+        page.on('dialog', lambda dialog: wrong.append(f'dialog: {dialog.message}'))
+        page.on('request', lambda request: None if request.url.startswith('data:') or request.url == file.as_uri() else wrong.append(f'request: {request.url[:80]}'))
+        page.goto(file.as_uri())
+        pages.append(page)
+        return page
+    yield opened
+    for page in pages: page.close()
+    assert not wrong
+
+
+def write_cells(path, cells) -> None:
+    "A notebook that names its kernel: JupyterLab asks for one otherwise, and waits for the answer."
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}), path)
+
+
+def run_cell(page, number: int) -> str:
+    "Run one cell, and give what it prints."
+    cell = page.locator('.jp-Notebook .jp-Cell').nth(number)
+    cell.locator('.cm-content').click()
+    before = cell.locator('.jp-InputPrompt').inner_text()
+    page.keyboard.press('Control+Enter')
+    page.wait_for_function('''([number, before]) => {
+        const text = document.querySelectorAll(".jp-Notebook .jp-Cell")[number].querySelector(".jp-InputPrompt").innerText
+        return text !== before && /\\d/.test(text) }''', arg=[number, before])
+    return cell.locator('.jp-OutputArea').inner_text()
+
+
+def contrasts(page, selector: str) -> dict[str, float]:
+    "The least contrast of each kind of text in a view with what is behind it, as WCAG counts."
+    return page.evaluate('''selector => {
+        const context = Object.assign(document.createElement('canvas'), {width: 1, height: 1}).getContext('2d', {willReadFrequently: true})
+        const paint = colours => {
+            context.clearRect(0, 0, 1, 1)
+            for (const colour of colours) { context.fillStyle = colour; context.fillRect(0, 0, 1, 1) }
+            return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3)
+        }
+        const light = rgb => { const [r, g, b] = rgb.map(v => v/255).map(v => v <= .04045 ? v/12.92 : ((v + .055)/1.055)**2.4); return .2126*r + .7152*g + .0722*b }
+        const root = document.querySelector('.vlground-view').shadowRoot, worst = {}
+        for (const node of root.querySelectorAll(selector)) {
+            const behind = []
+            for (let up = node; up instanceof Element; up = up.parentElement) behind.unshift(getComputedStyle(up).backgroundColor)
+            const [text, paper] = [light(paint([...behind, getComputedStyle(node).color])), light(paint(behind))]
+            const ratio = (Math.max(text, paper) + .05)/(Math.min(text, paper) + .05), name = node.className || node.localName
+            worst[name] = Math.min(worst[name] ?? 99, ratio)
+        }
+        return worst }''', selector)

@@ -17,7 +17,7 @@ from vlground.store import Store
 from vlground.logs import read_log
 from vlground.webdata import export_tar
 
-COMMANDS = ('vlground_world', 'vlground_regions', 'vlground_label', 'vlground_check', 'vlground_bench', 'vlground_pretrain', 'vlground_finetune', 'vlground_demo')
+COMMANDS = ('vlground_world', 'vlground_regions', 'vlground_label', 'vlground_check', 'vlground_bench', 'vlground_pretrain', 'vlground_boxes', 'vlground_finetune', 'vlground_demo')
 
 
 @pytest.fixture
@@ -100,7 +100,13 @@ MISTAKES = [
     (('vlground_pretrain', '--regions', '{regions}', '--labels', '{labels}', '--level', 'sentence'), "grounding must be phrase or token or none, got 'sentence'"),
     (('vlground_pretrain', '--regions', '{regions}', '--labels', '{labels}', '--fraction', '2'), 'fraction must be above 0 and at most 1'),
     (('vlground_pretrain', '--regions', '{regions}', '--labels', '{regions}'), 'store of regions, expected labels'),
-    (('vlground_finetune', 'vqa', '--data', 'x', '--regions', 'x', '--start', 'x'), "no task 'vqa'"),
+    (('vlground_finetune', 'gqa', '--data', 'x', '--regions', 'x', '--start', 'x'), "no task 'gqa'; there are refer, vqa, vcr"),
+    (('vlground_finetune', 'vqa', '--data', 'x', '--regions', 'x', '--start', 'x'), 'v2_OpenEnded_mscoco_train2014_questions.json'),
+    (('vlground_finetune', 'vcr', '--data', 'x', '--regions', 'x', '--start', 'x'), 'train.jsonl: no such file'),
+    (('vlground_finetune', 'vcr', '--data', 'x', '--regions', 'x'), '--start is missing'),
+    (('vlground_finetune', 'refer', '--data', '{world}/refer', '--regions', '{regions}', '--start', 'x', '--blind'), '--blind, --epochs and --head_rate are options of vqa and vcr'),
+    (('vlground_boxes', 'refer', '--data', 'x'), "no boxes to gather for 'refer'"),
+    (('vlground_boxes', 'vcr', '--data', '{world}'), 'no train.jsonl, val.jsonl or test.jsonl'),
     (('vlground_finetune', 'refer', '--data', '{world}', '--regions', '{regions}', '--start', 'x'), 'refs(unc).p: no such file'),
     (('vlground_finetune', 'refer', '--data', '{world}/refer', '--regions', '{regions}', '--start', 'x'), 'x is not the folder of a pre-training'),
     (('vlground_finetune', 'refer', '--data', 'x', '--regions', 'x', '--start', 'x', '--most_regions', '0'), '--most_regions must be at least 1, got 0'),
@@ -119,6 +125,22 @@ def test_a_mistake_is_one_sentence_and_exit_code_1(terminal, small_world, small_
     code, said, problem = terminal(*(word.format(**places) for word in words))
     sentence = [line for line in problem.split('\n') if line]
     assert code == 1 and len(sentence) == 1 and sentence[0].startswith(f'{words[0]}: ') and told in sentence[0] and not said
+
+
+def test_questions_and_choices(terminal, tmp_path, small_regions, small_labels):
+    vqa = ('vlground_finetune', 'vqa', '--data', 'W/vqa', '--regions', 'R', '--start', 'runs/ours', '--out', 'runs/vqa', '--steps', 3, '--least', 2, '--batch_size', 8)
+    vcr = ('vlground_finetune', 'vcr', '--data', 'W/vcr', '--regions', 'C', '--start', 'scratch:runs/ours', '--out', 'runs/vcr', '--steps', 2, '--batch_size', 4)
+    said = {}
+    for name, *words in (('vlground_world', '--out', 'W', '--pairs', 1, '--val', 1, '--refer', 1, '--vqa', 20, '--vcr', 120), ('vlground_regions', 'W/images', '--out', 'R', '--keep', 6),
+                         ('vlground_regions', 'W/vcr/vcr1images', '--out', 'P', '--keep', 4), ('vlground_boxes', 'vcr', '--data', 'W/vcr', '--out', 'boxes.jsonl', '--regions', 'P'),
+                         ('vlground_regions', 'W/vcr/vcr1images', '--out', 'C', '--boxes', 'boxes.jsonl'),
+                         ('vlground_pretrain', '--regions', small_regions, '--labels', small_labels, '--out', 'runs/ours', '--steps', 1), vqa, vcr):
+        code, said[words[0]], problem = terminal(name, *words)
+        assert code == 0, problem
+    assert re.search(r'(?m)^all +accuracy 0\.\d+  \(24 questions\)$', said['vqa']) and 'ceiling' in said['vqa']
+    assert [line.split()[0] for line in said['vcr'].strip().split('\n')] == ['Q→A', 'QA→R', 'Q→AR']
+    here = tmp_path/'here'/'runs'
+    assert len(load_json(here/'vqa'/'submission-test.json')) == 12 and (here/'vcr'/'leaderboard-test.csv').read_text().startswith('annot_id,answer_0')
 
 
 def test_captions_of_pictures_that_have_no_regions(terminal, small_world, small_regions, tmp_path):

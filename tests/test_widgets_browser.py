@@ -6,7 +6,7 @@ import re
 import nbformat
 import pytest
 import torch
-from browser import PATIENCE, browser, lab, open_notebook, photographed, run_menu, wait_until_run # noqa: F401
+from browser import PATIENCE, browser, contrasts, lab, open_notebook, open_page, photographed, run_cell, wait_until_run, write_cells # noqa: F401
 from notebooks import ROOT, outputs
 from PIL import Image
 
@@ -23,28 +23,6 @@ def view() -> GroundingView:
     return GroundingView(render(example_scene('A')), CAPTION, [(0, 9), (18, 29), (35, 48)],
                          [[24, 136, 104, 196], [128, 150, 168, 190], [140, 150, 180, 190], [152, 40, 248, 140]], [.92, .71, .25, .64], [0, 1, 1, 2],
                          [[24, 136, 104, 196], [132, 150, 172, 190], [152, 40, 248, 90], [8, 8, 56, 56]], gold=[[22, 134, 106, 198]], gold_which=[0])
-
-
-@pytest.fixture
-def open_page(browser, tmp_path): # noqa: F811
-    "Opens HTML parts as a page in a file; afterwards nothing may have gone wrong on it, and nothing been asked for outside."
-    pages, wrong = [], []
-    def opened(*parts: str, style: str = '', width: int = 724):
-        file = tmp_path/f'page{len(pages)}.html'
-        head = '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        file.write_text(f'{head}<body style="margin: 12px; font-family: sans-serif; {style}">' + '<hr>'.join(parts), encoding='utf-8')
-        page = browser.new_page(viewport={'width': width, 'height': 900}, device_scale_factor=1.5)
-        page.set_default_timeout(20_000)
-        page.on('pageerror', lambda error: wrong.append(f'error: {error}'))
-        page.on('console', lambda message: wrong.append(f'console: {message.text}'))
-        page.on('dialog', lambda dialog: wrong.append(f'dialog: {dialog.message}'))
-        page.on('request', lambda request: None if request.url.startswith('data:') or request.url == file.as_uri() else wrong.append(f'request: {request.url[:80]}'))
-        page.goto(file.as_uri())
-        pages.append(page)
-        return page
-    yield opened
-    for page in pages: page.close()
-    assert not wrong
 
 
 def counts(root) -> dict[str, tuple[int, int]]:
@@ -71,7 +49,7 @@ def set_slider(root, name: str, value: float) -> None:
     root.get_by_role('slider', name=name).evaluate('(input, value) => { input.step = "any"; input.value = value; input.dispatchEvent(new Event("input")) }', value)
 
 
-def test_a_page_by_keyboard(open_page, view):
+def test_a_page_by_keyboard(open_page, view): # noqa: F811
     page = open_page(view.to_html())
     assert page.locator('.vlground-view > img').is_hidden()
     assert counts(page) == view.counts and matrix(page) == view.matrix.tolist() and counts(page)['pairs'] == (2, 12)
@@ -107,7 +85,7 @@ def test_a_page_by_keyboard(open_page, view):
     assert page.locator('.readout').inner_text() == '“the old house” and r4: IoU 0.000 is not greater than 0.49.'
 
 
-def test_a_page_by_mouse(open_page, view):
+def test_a_page_by_mouse(open_page, view): # noqa: F811
     page = open_page(view.to_html())
     visible = page.locator('.label:not([hidden])')
     assert sorted(visible.all_inner_texts()) == sorted(['a red dog 0.92', 'a small cat 0.71', 'a small cat 0.25', 'the old house 0.64', 'r1', 'r2', 'r3', 'r4'])
@@ -141,7 +119,7 @@ def random_view(seed: int, whole: bool) -> GroundingView:
 
 
 @pytest.mark.parametrize('seed, whole', [(0, False), (1, True), (2, True)])
-def test_browser_and_python_agree_at_random_thresholds(open_page, seed, whole):
+def test_browser_and_python_agree_at_random_thresholds(open_page, seed, whole): # noqa: F811
     view, draw = random_view(seed, whole), random.Random(seed)
     page = open_page(view.to_html())
     near = sorted(set(view.box_iou.flatten().tolist()) - {0, 1}) # float32 values themselves, where one bit decides
@@ -164,7 +142,7 @@ EVIL = [
 
 
 @pytest.mark.parametrize('caption', EVIL)
-def test_every_caption_is_text(open_page, caption):
+def test_every_caption_is_text(open_page, caption): # noqa: F811
     spans = [(word.start(), word.end()) for word in re.finditer(r'\S+', caption)]
     n = len(spans)
     view = GroundingView(Image.new('RGB', (60, 40)), caption, spans, [[1, 1, 30, 30]]*n, [.9]*n, range(n), [[1, 1, 30, 30]])
@@ -181,7 +159,7 @@ def test_every_caption_is_text(open_page, caption):
     assert page.evaluate('document.querySelector(".vlground-view").children.length') == 2
 
 
-def test_views_on_one_page_are_strangers(open_page, view):
+def test_views_on_one_page_are_strangers(open_page, view): # noqa: F811
     other = random_view(3, True)
     page = open_page('<style>button, td, p, .box { display: none !important } * { color: red }</style>' + view.to_html(), other.to_html(), view.to_html())
     first, second, third = (page.locator('.vlground-view').nth(i) for i in range(3))
@@ -195,7 +173,7 @@ def test_views_on_one_page_are_strangers(open_page, view):
     assert third.get_by_role('radio', name='phrases').is_checked()
 
 
-def test_the_view_in_the_committed_lesson_is_alive_and_of_this_version(open_page):
+def test_the_view_in_the_committed_lesson_is_alive_and_of_this_version(open_page): # noqa: F811
     found = [''.join(output['data']['text/html']) for _, output in outputs(ROOT/'nbs'/'05_widgets.ipynb') if 'text/html' in output.get('data', {})]
     parts = [part for part in found if 'vlground-view' in part]
     program = (ROOT/'vlground'/'data'/'widgets.js').read_text(encoding='utf-8').split('export default')[0]
@@ -220,7 +198,7 @@ def test_without_scripts_a_picture_is_left(browser, tmp_path, view): # noqa: F81
 
 
 @pytest.mark.parametrize('view', [dict(phrases=[], boxes=[], scores=[], which=[], regions=[[0, 0, 9, 9]]), dict(phrases=[(0, 1)], boxes=[], scores=[], which=[], regions=[[0, 0, 9, 9]])])
-def test_a_page_with_little_on_it(open_page, view):
+def test_a_page_with_little_on_it(open_page, view): # noqa: F811
     view = GroundingView(Image.new('L', (30, 20)), 'a b', **view)
     page = open_page(view.to_html())
     assert counts(page) == view.counts and matrix(page) == view.matrix.tolist()
@@ -229,7 +207,7 @@ def test_a_page_with_little_on_it(open_page, view):
     assert counts(page) == view.counts
 
 
-def test_without_regions_nothing_is_called_wrong(open_page):
+def test_without_regions_nothing_is_called_wrong(open_page): # noqa: F811
     "Labels can be looked at before there are regions: no orange, no matrix, no IoU."
     page = open_page(GroundingView(Image.new('L', (30, 20)), 'a b', [(0, 1), (2, 3)], [[0, 0, 9, 9]], [.5], [0], []).to_html())
     assert page.get_by_role('slider').count() == 1 and not page.get_by_role('grid').count() and 'aligned' not in page.locator('.legend').inner_text()
@@ -244,7 +222,7 @@ def test_without_regions_nothing_is_called_wrong(open_page):
 
 @pytest.mark.parametrize('width', [360, 724])
 @pytest.mark.parametrize('style', ['background: #fff; color: #212529', 'background: #16191d; color: #e3e6e8'], ids=['light', 'dark'])
-def test_it_fits_and_can_be_read(open_page, view, style, width):
+def test_it_fits_and_can_be_read(open_page, view, style, width): # noqa: F811
     page = open_page(view.to_html(), style=style, width=width)
     assert page.evaluate('document.documentElement.scrollWidth') <= width
     picture, sliders = page.locator('.picture').bounding_box(), page.locator('.sliders').bounding_box()
@@ -252,23 +230,7 @@ def test_it_fits_and_can_be_read(open_page, view, style, width):
     assert page.locator('.label:not([hidden])').evaluate_all('''labels => labels.every(label => {
         const [inner, outer] = [label, label.parentElement].map(node => node.getBoundingClientRect())
         return inner.left >= outer.left - 1 && inner.right <= outer.right + 1 && inner.top >= outer.top - 1 && inner.bottom <= outer.bottom + 1 })''')
-    contrast = page.evaluate('''(() => { // of each text with what is behind it, as WCAG counts
-        const context = Object.assign(document.createElement('canvas'), {width: 1, height: 1}).getContext('2d', {willReadFrequently: true})
-        const paint = colours => {
-            context.clearRect(0, 0, 1, 1)
-            for (const colour of colours) { context.fillStyle = colour; context.fillRect(0, 0, 1, 1) }
-            return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3)
-        }
-        const light = rgb => { const [r, g, b] = rgb.map(v => v/255).map(v => v <= .04045 ? v/12.92 : ((v + .055)/1.055)**2.4); return .2126*r + .7152*g + .0722*b }
-        const root = document.querySelector('.vlground-view').shadowRoot, worst = {}
-        for (const node of root.querySelectorAll('.caption, .phrase, .label:not([hidden]), label, output, dt, dd, td, th, .readout, .legend li')) {
-            const behind = []
-            for (let up = node; up instanceof Element; up = up.parentElement) behind.unshift(getComputedStyle(up).backgroundColor)
-            const [text, paper] = [light(paint([...behind, getComputedStyle(node).color])), light(paint(behind))]
-            const ratio = (Math.max(text, paper) + .05)/(Math.min(text, paper) + .05), name = node.className || node.localName
-            worst[name] = Math.min(worst[name] ?? 99, ratio)
-        }
-        return worst })()''')
+    contrast = contrasts(page, '.caption, .phrase, .label:not([hidden]), label, output, dt, dd, td, th, .readout, .legend li')
     assert len(contrast) >= 8 and min(contrast.values()) >= 4.5, contrast
 
 
@@ -286,25 +248,8 @@ view''',
 }
 
 
-def write_cells(path, cells) -> None:
-    "A notebook that names its kernel: JupyterLab asks for one otherwise, and waits for the answer."
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}), path)
-
-
 def write_notebook(path, *names: str) -> None:
     write_cells(path, [nbformat.v4.new_code_cell(CELLS[name], id=name) for name in names])
-
-
-def run_cell(page, number: int) -> str:
-    "Run one cell, and give what it prints."
-    cell = page.locator('.jp-Notebook .jp-Cell').nth(number)
-    cell.locator('.cm-content').click()
-    before = cell.locator('.jp-InputPrompt').inner_text()
-    page.keyboard.press('Control+Enter')
-    page.wait_for_function('''([number, before]) => {
-        const text = document.querySelectorAll(".jp-Notebook .jp-Cell")[number].querySelector(".jp-InputPrompt").innerText
-        return text !== before && /\\d/.test(text) }''', arg=[number, before])
-    return cell.locator('.jp-OutputArea').inner_text()
 
 
 def test_in_jupyterlab(browser, lab, tmp_path): # noqa: F811

@@ -84,7 +84,7 @@ def colour(self: Asker) -> Iterator[Asked]:
         if len(KINDS[thing.kind].colours) > 1 and (name := self.called(i, 'colour')):
             yield Asked(f'what colour is {name}{" wearing" if thing.kind in PEOPLE else ""}?', 'colour', thing.colour, MISTAKEN[thing.colour])
 
-# %% ../nbs/01_worldquestions.ipynb #815e7966
+# %% ../nbs/01_worldquestions.ipynb #e2125c5d
 def plural(
     word: str, # a noun
 ) -> str: # for several
@@ -106,11 +106,12 @@ def count(self: Asker) -> Iterator[Asked]:
 def where(self: Asker) -> Iterator[Asked]:
     "Where is something that is on or under something, and where is all this?"
     place = self.scene.background
+    names = [each for each in BACKGROUNDS if each != 'night'] # which is no place
     for link in self.scene.relations:
         if link.name in ('on', 'under', 'riding') and (name := self.called(link.subject)):
             kind, side = self.scene.things[link.object].kind, 'under' if link.name == 'under' else 'on'
-            yield Asked(f'where is {name}?', 'where', f'{side} {kind}', (place, *(f'{side} {each}' for each in alike(kind)[:2])))
-    yield Asked(pick(self.generator, ('where is this?', 'where was this picture taken?')), 'where', place, tuple(each for each in BACKGROUNDS if each != place))
+            yield Asked(f'where is {name}?', 'where', f'{side} {kind}', tuple(f'{side} {each}' for each in alike(kind)[:3]))
+    if place in names: yield Asked(pick(self.generator, ('where is this?', 'where was this picture taken?')), 'where', place, tuple(each for each in names if each != place))
 
 # %% ../nbs/01_worldquestions.ipynb #d696ab9a
 @patch

@@ -54,21 +54,42 @@ function makeCaption(data, choose) {
   }}
 }
 
+// A box to be drawn on a picture, and its label.
+function makeMark(kind, [x1, y1, x2, y2], text) {
+  const place = {x: x1, y: y1, width: x2 - x1, height: y2 - y1}
+  const group = make('g', {class: `box ${kind}`}, make('rect', {class: 'halo', ...place}), make('rect', {class: 'line', ...place}))
+  return {kind, group, corner: [x1, y1, x2, y2], label: make('span', {class: `label ${kind}`, dir: 'auto'}, text)}
+}
+
+// What stands in the frame of a picture: the picture, boxes on it, and their labels.
+function pictureParts(address, [width, height], marks) {
+  const image = make('image', {href: address, width, height, preserveAspectRatio: 'none'})
+  const svg = make('svg', {viewBox: `0 0 ${width} ${height}`, 'aria-hidden': 'true'}, image, ...marks.map(each => each.group))
+  return [svg, ...marks.map(each => each.label)]
+}
+
+// Each label goes to that corner of its box where it covers least of the labels before it; the most important come first.
+function placeLabels(frame, width, marks) {
+  const scale = frame.clientWidth/width, taken = []
+  for (const {label, corner} of marks.filter(each => !each.label.hidden)) {
+    const [x1, y1, x2, y2] = corner.map(value => value*scale), [w, h] = [label.offsetWidth, label.offsetHeight]
+    const spots = [y1 - h, y1, y2 - h, y2].flatMap(y => [x1, x2 - w].map(x =>
+      [Math.max(0, Math.min(x, frame.clientWidth - w)), Math.max(0, Math.min(y, frame.clientHeight - h))]))
+    const covered = ([x, y]) => taken.reduce((sum, [left, top, right, bottom]) =>
+      sum + Math.max(0, Math.min(right, x + w) - Math.max(left, x))*Math.max(0, Math.min(bottom, y + h) - Math.max(top, y)), 0)
+    const [x, y] = spots.reduce((least, spot) => covered(spot) < covered(least) ? spot : least)
+    label.style.transform = `translate(${x}px, ${y}px)`
+    taken.push([x, y, x + w, y + h])
+  }
+}
+
 // The picture with every box in it, and a label at those that matter.
 function makePicture(data) {
-  const [width, height] = data.size
-  const mark = (kind, [x1, y1, x2, y2], text) => {
-    const place = {x: x1, y: y1, width: x2 - x1, height: y2 - y1}
-    const group = make('g', {class: `box ${kind}`}, make('rect', {class: 'halo', ...place}), make('rect', {class: 'line', ...place}))
-    return {kind, group, corner: [x1, y1, x2, y2], label: make('span', {class: `label ${kind}`, dir: 'auto'}, text)}
-  }
-  const grounded = data.boxes.map((box, i) => mark('grounded', box, `${data.phrases[data.which[i]]} ${two(data.scores[i])}`))
-  const regions = data.regions.map((box, i) => mark('region', box, `r${i + 1}`))
-  const gold = data.gold.map(box => mark('gold', box, 'gold'))
-  const marks = [...gold, ...grounded, ...regions], byImportance = [...grounded, ...regions, ...gold]
-  const image = make('image', {href: data.picture, width, height, preserveAspectRatio: 'none'})
-  const svg = make('svg', {viewBox: `0 0 ${width} ${height}`, 'aria-hidden': 'true'}, image, ...marks.map(each => each.group))
-  const node = make('div', {class: 'picture', role: 'img'}, svg, ...marks.map(each => each.label))
+  const grounded = data.boxes.map((box, i) => makeMark('grounded', box, `${data.phrases[data.which[i]]} ${two(data.scores[i])}`))
+  const regions = data.regions.map((box, i) => makeMark('region', box, `r${i + 1}`))
+  const gold = data.gold.map(box => makeMark('gold', box, 'gold'))
+  const node = make('div', {class: 'picture', role: 'img'}, ...pictureParts(data.picture, data.size, [...gold, ...grounded, ...regions]))
+  const label = () => placeLabels(node, data.size[0], [...grounded, ...regions, ...gold])
 
   const paint = (each, {hidden = false, aligned = false, dim = false, dropped = false, named = true}) => {
     for (const part of [each.group, each.label]) {
@@ -79,21 +100,7 @@ function makePicture(data) {
     each.group.toggleAttribute('hidden', hidden)
     each.label.toggleAttribute('hidden', hidden || dim || !named)
   }
-  // Each label goes to that corner of its box where it covers least of the labels before it.
-  const placeLabels = () => {
-    const scale = node.clientWidth/width, taken = []
-    for (const {label, corner} of byImportance.filter(each => !each.label.hidden)) {
-      const [x1, y1, x2, y2] = corner.map(value => value*scale), [w, h] = [label.offsetWidth, label.offsetHeight]
-      const spots = [y1 - h, y1, y2 - h, y2].flatMap(y => [x1, x2 - w].map(x =>
-        [Math.max(0, Math.min(x, node.clientWidth - w)), Math.max(0, Math.min(y, node.clientHeight - h))]))
-      const covered = ([x, y]) => taken.reduce((sum, [left, top, right, bottom]) =>
-        sum + Math.max(0, Math.min(right, x + w) - Math.max(left, x))*Math.max(0, Math.min(bottom, y + h) - Math.max(top, y)), 0)
-      const [x, y] = spots.reduce((least, spot) => covered(spot) < covered(least) ? spot : least)
-      label.style.transform = `translate(${x}px, ${y}px)`
-      taken.push([x, y, x + w, y + h])
-    }
-  }
-  new ResizeObserver(placeLabels).observe(node)
+  new ResizeObserver(label).observe(node)
 
   return {node, update(state, now, pointed) {
     const shown = pointed?.phrases ?? (state.phrase === null ? null : [state.phrase]) // null: all phrases
@@ -111,7 +118,7 @@ function makePicture(data) {
     gold.forEach((each, i) => paint(each, {named: shown !== null, dim: shown !== null && data.goldWhich !== null && !shown.includes(data.goldWhich[i])}))
     const {boxes, regions: [matched, all]} = now.counts
     node.setAttribute('aria-label', `The picture with ${boxes[0]} boxes of phrases${all ? ` and ${all} regions, ${matched} of them aligned` : ''}`)
-    placeLabels()
+    label()
   }}
 }
 
@@ -149,18 +156,22 @@ function makeCounts(data) {
   }}
 }
 
+// Some values of which one is chosen.
+function makeRadios(legend, name, values, change) {
+  const radios = values.map(value => {
+    const input = make('input', {type: 'radio', name, value})
+    input.addEventListener('change', () => change(value))
+    return {value, input, node: make('label', {}, input, value)}
+  })
+  const node = make('fieldset', {}, make('legend', {}, legend), ...radios.map(radio => radio.node))
+  return {node, update(chosen) { for (const {value, input} of radios) input.checked = value === chosen }}
+}
+
 // The alignment matrix: a table whose cells can be pointed at, or walked through with the arrow keys.
 function makeMatrix(data, {choose, point, chooseRows}) {
   const table = make('table', {role: 'grid', 'aria-label': 'Alignment matrix'})
-  const radios = ['phrases', 'words'].map(rows => {
-    const input = make('input', {type: 'radio', name: 'rows', value: rows})
-    input.addEventListener('change', () => chooseRows(rows))
-    return {rows, input, node: make('label', {}, input, rows)}
-  })
-  const more = make('p', {class: 'more'})
-  const node = make('div', {class: 'matrix'},
-    make('fieldset', {}, make('legend', {}, 'Rows:'), ...radios.map(radio => radio.node)),
-    make('div', {class: 'scroll'}, table), more)
+  const radios = makeRadios('Rows:', 'rows', ['phrases', 'words'], chooseRows), more = make('p', {class: 'more'})
+  const node = make('div', {class: 'matrix'}, radios.node, make('div', {class: 'scroll'}, table), more)
   let cells = [], built = ''
 
   const build = now => {
@@ -199,7 +210,7 @@ function makeMatrix(data, {choose, point, chooseRows}) {
       built = state.rows
       build(now)
     }
-    for (const {rows, input} of radios) input.checked = rows === state.rows
+    radios.update(state.rows)
     cells.forEach((line, i) => line.forEach((cell, region) => {
       const iou = now.iou[i][region], aligned = now.matrix[i][region]
       cell.textContent = iou ? two(iou) : '·'
@@ -226,9 +237,13 @@ function sentence(data, state, now, pointed) {
   return `${name}: ${regions.length ? 'aligned with ' + regions.join(', ') : 'no region has an IoU greater than ' + state.iou}.`
 }
 
-function makeLegend(data) {
-  const sample = (kind, text) => make('li', {}, make('svg', {width: 26, height: 12, 'aria-hidden': 'true'},
+// A line of a legend.
+function sample(kind, text) {
+  return make('li', {}, make('svg', {width: 26, height: 12, 'aria-hidden': 'true'},
     make('g', {class: `box ${kind}`}, make('line', {class: 'line', x1: 1, x2: 25, y1: 6, y2: 6}))), text)
+}
+
+function makeLegend(data) {
   const samples = data.regions.length
     ? [sample('grounded aligned', 'phrase, aligned'), sample('grounded', 'phrase, not aligned'),
        sample('region aligned', 'region, aligned'), sample('region', 'region, not aligned')]
@@ -236,8 +251,16 @@ function makeLegend(data) {
   return make('ul', {class: 'legend'}, ...samples, ...(data.gold.length ? [sample('gold', 'gold')] : []))
 }
 
-// Build a view into `host`; returns how to show another state. Only the last step touches the page.
-function mount(host, data, start, css) {
+// Put a view on the page, in a document of its own.
+function place(host, root, css) {
+  // a page's own shortcuts, such as JupyterLab's, must not also act on keys that are meant for the view
+  root.addEventListener('keydown', event => { if (event.key !== 'Tab' && event.key !== 'Escape') event.stopPropagation() })
+  const shadow = host.shadowRoot ?? host.attachShadow({mode: 'open'})
+  shadow.replaceChildren(make('style', {}, css), root)
+}
+
+// A GroundingView. It gives back how to show another state, as each view does. Only the last step touches the page.
+function mountGrounding(host, data, start, css) {
   let state = start, pointed = null
   const view = {changed: null, set(next) { state = next; pointed = null; update() }}
   const change = part => { state = {...state, ...part}; update(); view.changed?.(state) }
@@ -267,12 +290,195 @@ function mount(host, data, start, css) {
     make('div', {class: 'left'}, picture.node, makeLegend(data)),
     make('div', {class: 'sliders'}, ...(alone ? [] : [iou.node]), score.node), counts.node,
     make('div', {class: 'below'}, ...(alone ? [] : [matrix.node]), readout))
-  // a page's own shortcuts, such as JupyterLab's, must not also act on keys that are meant for the view
-  root.addEventListener('keydown', event => { if (event.key !== 'Tab' && event.key !== 'Escape') event.stopPropagation() })
-  const shadow = host.shadowRoot ?? host.attachShadow({mode: 'open'})
-  shadow.replaceChildren(make('style', {}, css), root)
+  place(host, root, css)
   return view
 }
+
+// Of an item's answers or rationales: what each model chooses (null: it says nothing of them), and whether that is right (null: nobody knows).
+function judge(item, part) {
+  const label = item.labels[part]
+  return item.probabilities[part].map(four => {
+    const chosen = four && four.indexOf(Math.max(...four))
+    return {four, chosen, right: four === null || label === null ? null : chosen === label}
+  })
+}
+
+// The items that a state may show.
+function passing(data, {part, differ}) {
+  const differs = item => {
+    const right = judge(item, part).map(each => each.right)
+    return right.includes(true) && right.includes(false)
+  }
+  return data.items.flatMap((item, i) => !differ || differs(item) ? [i] : [])
+}
+
+// The picture of an item, with a box for each object.
+function makeObjects(data, point, choose) {
+  const frame = make('div', {class: 'picture', role: 'img'})
+  let marks = [], width = 1
+  const label = () => placeLabels(frame, width, marks)
+  new ResizeObserver(label).observe(frame)
+  return {node: frame, build(item, mentioned) {
+    width = item.size[0]
+    const few = item.tags.length <= 8, area = ([x1, y1, x2, y2]) => (x2 - x1)*(y2 - y1)
+    marks = item.boxes.map((box, object) => ({...makeMark('object', box, item.tags[object]), object, named: few || mentioned.has(object)}))
+    for (const {group, object} of marks) {
+      group.addEventListener('pointerenter', () => point(object))
+      group.addEventListener('pointerleave', () => point(null))
+      group.addEventListener('click', () => choose(object))
+    }
+    const smallOnTop = [...marks].sort((a, b) => area(b.corner) - area(a.corner)) // or they could not be pointed at
+    frame.replaceChildren(...pictureParts(data.pictures[item.picture], item.size, smallOnTop))
+    frame.setAttribute('aria-label', `The picture with ${item.tags.length} boxes: ${item.tags.join(', ')}`)
+  }, light(lit) {
+    for (const {group, label, object, named} of marks) {
+      for (const part of [group, label]) {
+        part.classList.toggle('lit', object === lit)
+        part.classList.toggle('dim', lit !== null && object !== lit)
+      }
+      label.toggleAttribute('hidden', object !== lit && (lit !== null || !named))
+    }
+    label()
+  }}
+}
+
+// Question, options and what the models give each of them.
+function makeOptions(data, point, choose) {
+  const question = make('p', {class: 'question', dir: 'auto'}), given = make('p', {class: 'given', dir: 'auto'}), list = make('ol', {class: 'options'})
+  let tags = []
+  const tag = (text, object) => {
+    const node = make('button', {type: 'button', class: 'tag'}, text)
+    node.addEventListener('pointerenter', () => point(object))
+    node.addEventListener('pointerleave', () => point(null))
+    node.addEventListener('focus', () => point(object))
+    node.addEventListener('blur', () => point(null))
+    node.addEventListener('click', () => choose(object))
+    tags.push({node, object})
+    return node
+  }
+  const text = pieces => pieces.reduce((nodes, [text, object]) => {
+    const stop = object === null && nodes.length ? /^\S{1,3}(?=\s|$)/.exec(text)?.[0] ?? '' : '' // a full stop stays on the line of its tag
+    if (stop) nodes.push(make('span', {class: 'unbroken'}, nodes.pop(), stop))
+    nodes.push(object === null ? text.slice(stop.length) : tag(text, object))
+    return nodes
+  }, [])
+  const bar = (model, {four, chosen, right}, option) => {
+    if (!four) return make('div', {class: 'bar none'}, make('span', {class: 'model', dir: 'auto'}, model), 'no numbers')
+    const mine = chosen === option, verdict = !mine || right === null ? '' : right ? 'right' : 'wrong'
+    const said = `${model}: ${two(four[option])}${mine ? ', chosen' : ''}${verdict && `, ${verdict}`}`
+    const node = make('div', {class: `bar ${mine ? 'chosen' : ''} ${verdict}`, role: 'img', 'aria-label': said, title: said},
+      make('span', {class: 'model', dir: 'auto'}, model), make('b', {}, two(four[option])), {right: '✓', wrong: '✗'}[verdict] ?? '')
+    node.style.setProperty('--share', `${100*four[option]}%`)
+    return node
+  }
+  return {nodes: [question, given, list], build(item, part) {
+    tags = []
+    const label = item.labels[part], answer = item.labels.answers, judged = judge(item, part)
+    question.replaceChildren(...text(item.question))
+    given.hidden = part === 'answers'
+    given.replaceChildren(...(given.hidden ? [] : answer === null ? ['The right answer is not known.'] : ['Given: ', ...text(item.answers[answer])]))
+    list.setAttribute('aria-label', part === 'answers' ? 'Answers' : 'Rationales')
+    list.replaceChildren(...item[part].map((pieces, option) => make('li', {class: option === label ? 'gold' : null},
+      make('div', {class: 'text', dir: 'auto'}, ...text(pieces), ...(option === label ? [make('span', {class: 'gold'}, ' ✓ right')] : [])),
+      make('div', {class: 'bars'}, ...data.models.map((model, m) => bar(model, judged[m], option))))))
+  }, light(lit, pinned) {
+    for (const {node, object} of tags) {
+      node.classList.toggle('lit', object === lit)
+      node.setAttribute('aria-pressed', String(object === pinned))
+    }
+  }, mentioned: () => new Set(tags.map(tag => tag.object)), has: node => tags.some(tag => tag.node === node)}
+}
+
+// One sentence on who chooses what.
+function verdicts(data, item, part) {
+  const said = judge(item, part).map(({chosen, right}, m) => chosen === null ? `${data.models[m]} says nothing`
+    : `${data.models[m]} chooses ${'abcd'[chosen]}${right === null ? '' : right ? ', which is right' : ', which is wrong'}`)
+  return `${said.join('; ')}.`
+}
+
+// The buttons and switches above an item.
+function makeControls(data, step, change) {
+  const button = (text, by) => {
+    const node = make('button', {type: 'button', class: 'step'}, text)
+    node.addEventListener('click', () => step(by))
+    return node
+  }
+  const previous = button('‹ previous', -1), next = button('next ›', 1), position = make('output', {class: 'position'})
+  const parts = makeRadios('Choose:', 'part', ['answers', 'rationales'], part => change({part}))
+  const input = make('input', {type: 'checkbox', name: 'differ'}), many = make('span')
+  input.addEventListener('change', () => change({differ: input.checked}))
+  const filter = make('label', {class: 'filter'}, input, make('span', {}, 'only where the models differ ', many))
+  const node = make('div', {class: 'head controls'}, make('div', {class: 'steps', role: 'group', 'aria-label': 'Items'}, previous, position, next),
+    parts.node, ...(data.models.length > 1 ? [filter] : []))
+  return {node, next, update(state) {
+    const shown = passing(data, state), at = shown.indexOf(state.item), differing = passing(data, {...state, differ: true}).length
+    position.textContent = `${at + 1} of ${shown.length}`
+    previous.setAttribute('aria-disabled', String(at === 0)) // not `disabled`, which would lose the focus
+    next.setAttribute('aria-disabled', String(at === shown.length - 1))
+    parts.update(state.part)
+    input.checked = state.differ
+    input.disabled = !differing
+    many.textContent = `(${differing} of ${data.items.length})`
+  }}
+}
+
+// A ChoiceView.
+function mountChoices(host, data, start, css) {
+  let state = start, pointed = null, built = ''
+  const view = {changed: null, set(next) { state = next; pointed = null; update() }}
+  const change = part => {
+    const next = {...state, ...part}, shown = passing(data, next)
+    if (!shown.length) next.differ = false // the other part may have nothing to show
+    else if (!shown.includes(next.item)) next.item = shown.find(item => item > next.item) ?? shown[0]
+    if (next.item !== state.item) next.tag = null
+    state = next
+    update()
+    view.changed?.(state)
+  }
+  const step = by => {
+    const shown = passing(data, state), item = shown[shown.indexOf(state.item) + by]
+    if (item !== undefined) change({item})
+  }
+  const point = object => { pointed = object; light() }
+  const choose = object => change({tag: state.tag === object ? null : object})
+
+  const controls = makeControls(data, step, change), picture = makeObjects(data, point, choose), options = makeOptions(data, point, choose)
+  const readout = make('p', {class: 'readout', role: 'status'})
+  const light = () => {
+    picture.light(pointed ?? state.tag)
+    options.light(pointed ?? state.tag, state.tag)
+  }
+  const update = () => {
+    const item = data.items[state.item], now = `${state.item} ${state.part}`
+    controls.update(state)
+    if (built !== now) {
+      const focused = options.has(host.shadowRoot?.activeElement)
+      built = now
+      pointed = null
+      options.build(item, state.part)
+      picture.build(item, options.mentioned())
+      readout.textContent = verdicts(data, item, state.part)
+      if (focused) controls.next.focus() // the tag that had it is gone
+    }
+    light()
+  }
+  update()
+  const legend = make('ul', {class: 'legend'}, ...[['bar chosen right', '✓', 'chosen, right'], ['bar chosen wrong', '✗', 'chosen, wrong'], ['bar', '', 'not chosen']].map(
+    ([kind, sign, text]) => make('li', {}, make('span', {class: kind, 'aria-hidden': 'true'}, sign), text)), make('li', {}, make('span', {class: 'gold', 'aria-hidden': 'true'}), 'the right one'))
+  const root = make('section', {class: 'vlg choices', 'aria-label': 'Questions about pictures with four choices each'},
+    controls.node, make('div', {class: 'left'}, picture.node, legend), make('div', {class: 'side'}, ...options.nodes, readout))
+  root.addEventListener('keydown', event => {
+    const by = {ArrowLeft: -1, ArrowRight: 1}[event.key]
+    if (!by || event.target.type === 'radio' || event.altKey || event.ctrlKey || event.metaKey) return // arrows move on among radio buttons
+    step(by)
+    event.preventDefault()
+  })
+  place(host, root, css)
+  return view
+}
+
+// Build a view into `host`.
+function mount(host, data, ...rest) { return {grounding: mountGrounding, choices: mountChoices}[data.view](host, data, ...rest) }
 
 // A view and the model of a running kernel tell each other of every change.
 function connect(view, model) {
