@@ -82,11 +82,12 @@ def refer_data(
             rows.append(Expression(len(rows), index, name, said.text, thing.box, thing.kind, split, ann_ids[said.target], ann_ids[said.target]))
     return ReferData(tuple(rows), images)
 
-# %% ../nbs/06_worldfiles.ipynb #6b98d4b5
+# %% ../nbs/06_worldfiles.ipynb #12129430
 def _asked(asked: Asked, scene: Scene, number: int) -> Question:
     "A question as VQA has it."
     index, (answers, sure), words = scene.keys[-1], ten_answers(asked, scene.keys), asked.text.split()
-    common = Counter(map(normalise_answer, answers)).most_common(1)[0][0]
+    answers = tuple(map(normalise_answer, answers)) # as VQA 2.0 was published: its evaluation compares with them as they stand
+    common = Counter(answers).most_common(1)[0][0]
     kind = ' '.join(words[:3 if words[:2] == ['what', 'colour'] else 2])
     answer_type = 'yes/no' if common in ('yes', 'no') else 'number' if common.isdigit() else 'other'
     return Question(1000*index + number, index, picture_id(scene, 'vqa'), asked.text, answers, sure, common, kind, answer_type)
