@@ -145,6 +145,23 @@ def write_cells(path, cells) -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}), path)
 
 
+@contextmanager
+def opened_in_lab(browser, lab, sources: dict[str, str], photos: Path, height: int) -> Iterator[tuple]:
+    "A notebook of code cells by name, open in JupyterLab in a window of this height: its page, its file, and the list to which errors of the page are added."
+    url, folder = lab
+    path = folder/'tried.ipynb'
+    write_cells(path, [nbformat.v4.new_code_cell(text, id=name) for name, text in sources.items()])
+    page = browser.new_page(viewport={'width': 1280, 'height': height})
+    page.set_default_timeout(PATIENCE*250)
+    errors = []
+    page.on('pageerror', lambda error: errors.append(str(error)))
+    page.on('console', lambda message: errors.append(message.text) if message.type == 'error' else None)
+    with photographed(page, photos):
+        open_notebook(page, url, path.name)
+        del errors[:] # of JupyterLab itself, before there is a view
+        yield page, path, errors
+
+
 def run_cell(page, number: int) -> str:
     "Run one cell, and give what it prints."
     cell = page.locator('.jp-Notebook .jp-Cell').nth(number)

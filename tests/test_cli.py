@@ -17,7 +17,7 @@ from vlground.store import Store
 from vlground.logs import read_log
 from vlground.webdata import export_tar
 
-COMMANDS = ('vlground_world', 'vlground_regions', 'vlground_label', 'vlground_check', 'vlground_bench', 'vlground_pretrain', 'vlground_boxes', 'vlground_finetune', 'vlground_demo')
+COMMANDS = ('vlground_world', 'vlground_regions', 'vlground_label', 'vlground_check', 'vlground_bench', 'vlground_pretrain', 'vlground_boxes', 'vlground_finetune', 'vlground_demo', 'vlground_tasks')
 
 
 @pytest.fixture
@@ -104,8 +104,14 @@ MISTAKES = [
     (('vlground_finetune', 'vqa', '--data', 'x', '--regions', 'x', '--start', 'x'), 'v2_OpenEnded_mscoco_train2014_questions.json'),
     (('vlground_finetune', 'vcr', '--data', 'x', '--regions', 'x', '--start', 'x'), 'train.jsonl: no such file'),
     (('vlground_finetune', 'vcr', '--data', 'x', '--regions', 'x'), '--start is missing'),
-    (('vlground_finetune', 'refer', '--data', '{world}/refer', '--regions', '{regions}', '--start', 'x', '--blind'), '--blind, --epochs and --head_rate are options of vqa and vcr'),
-    (('vlground_boxes', 'refer', '--data', 'x'), "no boxes to gather for 'refer'"),
+    (('vlground_finetune', 'refer', '--data', '{world}/refer', '--regions', '{regions}', '--start', 'x', '--sets', 'refcoco+,refclef'), 'refer/refclef/refs(unc).p: no such file'),
+    (('vlground_finetune', 'refer', '--data', '{world}/refer', '--regions', '{regions}', '--start', 'x', '--images', 'x'), '--images x: there is no such folder'),
+    (('vlground_finetune', 'refer', '--data', '{world}/refer', '--regions', '{regions}', '--start', 'x', '--course', 'bert'), "there is no course 'bert'; there are linear, vilbert"),
+    (('vlground_tasks', '--demo', '{world}', '--out', 'x'), 'no demo.json; run vlground_demo --out'),
+    (('vlground_tasks', '--size', 'huge'), "there is no size 'huge'; there are full, small"),
+    (('vlground_boxes', 'vqa', '--data', 'x'), "no boxes to gather for 'vqa'"),
+    (('vlground_boxes', 'refer', '--data', 'x'), 'give --regions or --detections'),
+    (('vlground_boxes', 'refer', '--data', '{world}/refer', '--regions', '{regions}', '--most', 2), 'gold boxes, and 2 regions are read'),
     (('vlground_boxes', 'vcr', '--data', '{world}'), 'no train.jsonl, val.jsonl or test.jsonl'),
     (('vlground_finetune', 'refer', '--data', '{world}', '--regions', '{regions}', '--start', 'x'), 'refs(unc).p: no such file'),
     (('vlground_finetune', 'refer', '--data', '{world}/refer', '--regions', '{regions}', '--start', 'x'), 'x is not the folder of a pre-training'),
@@ -128,7 +134,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_1(terminal, small_world, small_
 
 
 def test_questions_and_choices(terminal, tmp_path, small_regions, small_labels):
-    vqa = ('vlground_finetune', 'vqa', '--data', 'W/vqa', '--regions', 'R', '--start', 'runs/ours', '--out', 'runs/vqa', '--steps', 3, '--least', 2, '--batch_size', 8)
+    vqa = ('vlground_finetune', 'vqa', '--data', 'W/vqa', '--regions', 'R', '--start', 'runs/ours', '--out', 'runs/vqa', '--steps', 3, '--least', 2, '--batch_size', 8, '--images', 'W/images')
     vcr = ('vlground_finetune', 'vcr', '--data', 'W/vcr', '--regions', 'C', '--start', 'scratch:runs/ours', '--out', 'runs/vcr', '--steps', 2, '--batch_size', 4)
     said = {}
     for name, *words in (('vlground_world', '--out', 'W', '--pairs', 1, '--val', 1, '--refer', 1, '--vqa', 20, '--vcr', 120), ('vlground_regions', 'W/images', '--out', 'R', '--keep', 6),
@@ -138,9 +144,10 @@ def test_questions_and_choices(terminal, tmp_path, small_regions, small_labels):
         code, said[words[0]], problem = terminal(name, *words)
         assert code == 0, problem
     assert re.search(r'(?m)^all +accuracy 0\.\d+  \(24 questions\)$', said['vqa']) and 'ceiling' in said['vqa']
-    assert [line.split()[0] for line in said['vcr'].strip().split('\n')] == ['Q→A', 'QA→R', 'Q→AR']
+    assert [line.split()[0] for line in said['vcr'].strip().split('\n')] == ['Q→A', 'QA→R', 'Q→AR', 'to'] # to look at: a page
     here = tmp_path/'here'/'runs'
     assert len(load_json(here/'vqa'/'submission-test.json')) == 12 and (here/'vcr'/'leaderboard-test.csv').read_text().startswith('annot_id,answer_0')
+    for page in ('vqa', 'vcr'): assert '<img' in (text := (here/page/'examples.html').read_text()) and 'http' not in text.replace('http://www.w3.org', '')
 
 
 def test_captions_of_pictures_that_have_no_regions(terminal, small_world, small_regions, tmp_path):
@@ -151,6 +158,25 @@ def test_captions_of_pictures_that_have_no_regions(terminal, small_world, small_
     (tmp_path/'here'/'c.tsv').write_text('a dog\tnew.jpg\n')
     code, _, problem = terminal('vlground_label', '--images', 'images', '--captions', 'c.tsv', '--regions', small_regions)
     assert code == 1 and '1 of 1 captioned pictures have no regions, the first is new.jpg; run vlground_regions' in problem
+
+
+def test_several_sets_gold_boxes_and_the_published_course(terminal, tmp_path, small_world, small_regions, small_labels):
+    data = ('--data', small_world/'refer')
+    train = ('vlground_finetune', 'refer', *data, '--most_regions', 12, '--batch_size', 8)
+    said = {}
+    for name, *words in (('vlground_pretrain', '--regions', small_regions, '--labels', small_labels, '--out', 'runs/ours', '--steps', 1),
+                         ('vlground_boxes', 'refer', *data, '--regions', small_regions, '--most', 12), ('vlground_regions', small_world/'images', '--out', 'G', '--boxes', 'boxes.jsonl'),
+                         (*train, '--regions', 'G', '--start', 'runs/ours', '--out', 'runs/joint', '--sets', 'refcoco+,refcoco,refcocog', '--steps', 2),
+                         (*train, '--regions', 'G', '--start', 'runs/joint', '--out', 'runs/then', '--course', 'vilbert', '--epochs', .1, '--hard', '--images', small_world/'images'),
+                         (*train, '--regions', 'G', '--start', 'runs/joint', '--out', 'runs/long', '--sets', 'refcocog', '--steps', 2)):
+        code, said[words[words.index('--out') + 1] if '--out' in words else name], problem = terminal(name, *words)
+        assert code == 0, problem
+    here = tmp_path/'here'/'runs'
+    assert [line.split()[0] for line in said['runs/then'].strip().split('\n')] == ['val', 'testA', 'testB', 'to'] and (here/'then'/'examples.html').is_file()
+    assert [line.split()[0] for line in said['runs/long'].strip().split('\n')] == ['val', 'test']
+    joint, then = (load_json(here/name/'config.json') for name in ('joint', 'then'))
+    assert load_json(here/'joint'/'result.json')['expressions'] > 2*load_json(here/'then'/'result.json')['expressions']
+    assert then['data']['hard'] and not joint['data']['hard'] and (then['finetune']['head_rate'], then['finetune']['drops'], then['finetune']['learning_rate']) == (2.5, [.6, .8], 4e-5)
 
 
 @pytest.mark.fault(5)

@@ -19,7 +19,7 @@ from killing import begin, kill, wait_until
 from vlground.boxes import box_iou
 from vlground.core import load_json, save_json
 from vlground.demo import (ARMS, SIZES, DemoSize, circumstances, collect, curves_figure, demo_jobs, demo_table, difference_figure, differences, efficiency_figure, finetuning_figure, label_figure,
-                           mean_and_error, read_predictions, run_demo, run_demo_jobs, run_folder, verdict, write_report)
+                           mean_and_error, answers_of, run_demo, run_demo_jobs, run_folder, verdict, write_report)
 from vlground.expressions import read_refer
 from vlground.pretrain import build_model
 from vlground.store import Store
@@ -85,7 +85,7 @@ def test_accuracies_are_those_of_the_answers(done):
         for arm in ARMS:
             for seed in (4000, 4001):
                 hits = []
-                for answer in read_predictions(run_folder(folder, arm, seed, fraction)):
+                for answer in answers_of(run_folder(folder, arm, seed, fraction)):
                     candidates = [[0., 0., 256., 256.], *store.get(files[answer['id']]).boxes.tolist()]
                     best = max(range(len(answer['scores'])), key=answer['scores'].__getitem__)
                     hits.append(bool(box_iou(torch.tensor([candidates[best]]), torch.tensor([answer['box']]))[0, 0] > .5))

@@ -1,17 +1,23 @@
 "What the tasks share: starts, texts about pictures, rates, and a run that ends with the same bits after kills."
+import json
 import warnings
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
+from PIL import Image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
 from vlground import vilbert, vlbert
+from vlground.checkpoints import load_finished
 from vlground.core import load_json
-from vlground.finetuning import FinetuneConfig, PictureTexts, Start, dropping, finetune, freeze_unreached, open_start
+from vlground import finetuning
+from vlground.finetuning import (FinetuneConfig, PictureTexts, chosen_by_hash, describe_run, dropping, figure_part, finetune, freeze_unreached, fresh_start, look_at, of_fraction, open_finished,
+                                 open_start, read_predictions, score_all, write_figures, write_predictions)
 from vlground.phrases import load_tokenizer
 from vlground.pretrain import PRESETS, PretrainingModel
 from vlground.store import Store
@@ -25,7 +31,7 @@ def store(small_regions): return Store(small_regions, in_memory=True)
 
 def start_of(store, kind='vilbert', seed=0):
     model = PretrainingModel(replace(PRESETS['mini'], backbone=kind, seed=seed), TOKENIZER.get_vocab_size(), store.feature_width, len(store.classes))
-    return Start(model.backbone, kind, model.shape.spread, 'world', 60)
+    return finetuning.start_of(model)
 
 
 def texts_of(store, texts, images=None, **options):
@@ -155,7 +161,7 @@ def loss(model, made): return nn.functional.binary_cross_entropy_with_logits(mod
 def trained(store, out, **options):
     torch.manual_seed(0)
     model = Toy(start_of(store))
-    return model, finetune(model, Parity(store), loss, None, out, FinetuneConfig(steps=20, batch_size=6, **options), {}, progress='none')
+    return model, finetune(model, Parity(store), loss, None, out, FinetuneConfig(steps=20, batch_size=6, **options), describe_run('toy', start_of(store), store, samples=12), progress='none')
 
 
 def test_two_rates(store, tmp_path):
@@ -186,3 +192,101 @@ def test_what_the_loss_does_not_reach_is_left_alone(store):
     left_out = freeze_unreached(model, loss(model, Parity(store).batch([0, 1])))
     assert any('pooler' in name for name in left_out) and not any(name.startswith('head') for name in left_out)
     assert freeze_unreached(model, loss(model, Parity(store).batch([0, 1]))) == []
+
+
+# what a run leaves, and what opens it again
+
+@pytest.mark.parametrize('kind', ['vilbert', 'vlbert'])
+def test_a_start_is_made_again_from_its_description(store, kind):
+    start = start_of(store, kind)
+    described = json.loads(json.dumps(start.described()))
+    again, twin, other = fresh_start(described, 3), fresh_start(described, 3), fresh_start(described, 4)
+    assert again.described() == start.described() and again.max_words == start.max_words
+    weights = [next(each.backbone.parameters()) for each in (again, twin, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    with torch.inference_mode(): # not the same weights, the same model
+        again.backbone.load_state_dict(start.backbone.state_dict())
+        batch = texts_of(store, ['a red dog', 'a cat']).batch([0, 1])
+        assert torch.equal(again.backbone.eval()(batch).regions, start.backbone.eval()(batch).regions)
+
+
+def test_a_finished_run_is_opened_without_what_it_started_from(store, tmp_path):
+    model, _ = trained(store, tmp_path)
+    finished = open_finished(tmp_path, 'toy')
+    again = Toy(finished.start)
+    load_finished(again, finished.folder)
+    assert finished.config == FinetuneConfig(steps=20, batch_size=6) and finished.detector == store.manifest['made_by']['detector']
+    assert torch.equal(torch.stack(score_all(again, Parity(store))), torch.stack(score_all(model, Parity(store))))
+    further = open_start(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(further.backbone.state_dict().values(), model.backbone.state_dict().values()))
+
+
+def test_what_is_no_finished_run(store, tmp_path):
+    with pytest.raises(ValueError, match='not the folder of a fine-tuning on vqa'): open_finished(tmp_path/'nothing', 'vqa')
+    trained(store, tmp_path/'run')
+    with pytest.raises(ValueError, match='fine-tuned on toy, and vcr was asked for'): open_finished(tmp_path/'run', 'vcr')
+    (tmp_path/'run'/'summary.json').unlink()
+    with pytest.raises(FileNotFoundError, match='has not ended; run it again'): open_finished(tmp_path/'run')
+    with pytest.raises(FileNotFoundError, match='has not ended'): open_start(tmp_path/'run')
+
+
+def test_weights_that_changed_since_are_refused(store, tmp_path):
+    trained(store, tmp_path)
+    (tmp_path/'final.safetensors').write_bytes(b'something else')
+    with pytest.raises(ValueError, match='missing or changed since the run ended'): open_start(tmp_path)
+
+
+def test_scores_are_without_dropout_and_leave_the_model_as_it_was(store):
+    model, data = Toy(start_of(store)), Parity(store)
+    model.head = nn.Sequential(nn.Dropout(.5), model.head)
+    for training in (True, False):
+        model.train(training)
+        first, second = score_all(model, data, 12), score_all(model, data, 5)
+        assert model.training is training and len(first) == 12 and first[0].dtype == torch.float32
+        torch.testing.assert_close(torch.stack(first), torch.stack(second), atol=1e-5, rtol=1e-4)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=60), st.sampled_from([1., .5, .25, .125]))
+def test_a_fraction_takes_whole_pictures(pictures, fraction):
+    samples = list(enumerate(pictures))
+    kept = of_fraction(samples, lambda each: str(each[1]), fraction)
+    assert {picture for _, picture in kept}.isdisjoint({picture for each, picture in samples if (each, picture) not in kept}) and kept == sorted(kept)
+    assert set(of_fraction(samples, lambda each: str(each[1]), fraction/2)) <= set(kept) and (fraction < 1 or kept == samples)
+
+
+def test_a_picture_is_described_as_the_store_has_it(store, small_world, tmp_path):
+    trained(store, tmp_path/'run')
+    finished, id = open_finished(tmp_path/'run'), store.ids[3]
+    for picture in (small_world/'images'/id, Image.open(small_world/'images'/id)):
+        alone = look_at(picture, finished)
+        torch.testing.assert_close(alone[0].boxes, store.get(id).boxes, atol=.01, rtol=0)
+        torch.testing.assert_close(alone[0].features.float(), store.get(id).features.float(), atol=.02, rtol=.02)
+    given_boxes = torch.tensor([[10., 20, 60, 90], [0, 0, 256, 256]])
+    assert torch.equal(look_at(small_world/'images'/id, finished, boxes=given_boxes)[0].boxes, given_boxes)
+    with pytest.raises(ValueError, match='was trained on regions of another-1'): look_at(small_world/'images'/id, replace(finished, detector='another-1'))
+    with pytest.raises(ValueError, match='nowhere.jpg: '): look_at(tmp_path/'nowhere.jpg', finished)
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5), max_size=4), max_size=6))
+def test_predictions_are_read_as_they_were_written(tmp_path_factory, rows):
+    file = tmp_path_factory.mktemp('predictions')/'rows.jsonl'
+    write_predictions(rows, file)
+    assert read_predictions(file) == rows
+
+
+def test_predictions_that_are_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match='rows.jsonl: there are no predictions'): read_predictions(tmp_path/'rows.jsonl')
+
+
+def test_examples_do_not_depend_on_order_or_scores():
+    rows = [dict(id=i, score=i/7) for i in range(50)]
+    chosen = [row['id'] for row in chosen_by_hash(rows, 8)]
+    assert [row['id'] for row in chosen_by_hash([row | dict(score=0) for row in reversed(rows)], 8)] == chosen and len(set(chosen)) == 8
+    assert chosen != sorted(chosen) and len(chosen_by_hash(rows, 80)) == 50
+
+
+def test_a_page_of_figures_carries_them_and_escapes_its_words(tmp_path):
+    def figure(): return plt.subplots(figsize=(1, 1))[0]
+    page = write_figures({'<1>': figure(), 'two': figure()}, tmp_path/'page.html', 'A & B', 'x < y').read_text(encoding='utf-8')
+    assert page.count('src="data:image/png;base64,') == 2 and '&lt;1&gt;' in page and 'A &amp; B' in page and '<1>' not in page and 'http' not in page
+    assert figure_part(figure(), 'says "so"').startswith('<img alt="says &quot;so&quot;"')

@@ -56,17 +56,21 @@ def test_soft_score_is_the_mean_over_ten_subsets():
     for wrong in (lambda: soft_score(11), lambda: soft_score(-1), lambda: soft_score(3, 'third')): pytest.raises(ValueError, wrong)
 
 @quick
-@given(st.lists(st.sampled_from(['red', 'blue', 'dark red', 'red.', 'blue-green']), min_size=10, max_size=10), st.sampled_from(['Red', 'the red', 'blue green', 'no']))
-def test_accuracy_is_the_published_programs(people, answer):
-    "Written down step by step, as the program goes: its answer through all rules, the people's through the rule for marks unless all are alike."
-    said, theirs = normalise_answer(answer), people if len(set(people)) == 1 else [without_marks(text) for text in people]
+@given(st.lists(st.sampled_from(['red', 'Red', 'red\n', 'the red', 'two', 'red.', 'blue-green']), min_size=1, max_size=3), st.lists(st.integers(0, 2), min_size=10, max_size=10),
+       st.sampled_from(['red', 'Red', ' the\tred', '2', 'two', 'red.', 'blue green', 'blue-green', 'no']))
+def test_accuracy_is_the_published_programs(typed, who, answer):
+    "Written down step by step, as the program goes: both sides without outer blanks, and through all rules unless the ten people are alike."
+    people = [typed[i % len(typed)] for i in who]
+    said, theirs = (answer.replace('\n', ' ').replace('\t', ' ').strip(), [text.replace('\n', ' ').replace('\t', ' ').strip() for text in people])
+    if any(text != theirs[0] for text in theirs): said, theirs = plain_words(without_marks(said)), [plain_words(without_marks(text)) for text in theirs]
     scores = [min(sum(theirs[j] == said for j in range(10) if j != i)/3, 1) for i in range(10)]
     assert vqa_accuracy(answer, people) == pytest.approx(sum(scores)/10, abs=1e-12)
 
 def test_accuracy_of_unanimous_people():
     assert vqa_accuracy('T-shirt!', ['t-shirt']*9 + ['top']) == 1
-    assert vqa_accuracy('t-shirt', ['t-shirt']*10) == 0 # the program compares "t shirt" with "t-shirt"
-    assert vqa_accuracy('Yes', ['yes']*10) == 1
+    assert vqa_accuracy('t-shirt', ['t-shirt']*10) == 1 and vqa_accuracy('t shirt', ['t-shirt']*10) == 0 # compared to the letter
+    assert vqa_accuracy('Yes', ['yes']*10) == 0 and vqa_accuracy('Yes', ['yes']*9 + ['yes.']) == 1
+    assert vqa_accuracy('yes', ['yes', ' yes', 'yes\n', '\tyes', 'yes ']*2) == vqa_accuracy(' yes\n', ['yes']*10) == 1 # blanks make no difference
     with pytest.raises(ValueError, match='9 answers'): vqa_accuracy('yes', ['yes']*9)
 
 
@@ -206,6 +210,16 @@ def test_soft_targets():
     assert soft_targets(asked, labels) == {0: 1, 1: .6, 2: .3}
     assert soft_targets(asked, labels, 'thirds') == {0: 1, 1: 2/3, 2: 1/3}
     assert soft_targets(asked, {'blue': 0}) == {}
+
+@quick
+@given(st.lists(TEXT | st.sampled_from(['two', 'the red', 't-shirt', "dont", '2.']), min_size=1, max_size=3), st.lists(st.integers(0, 2), min_size=10, max_size=10))
+def test_a_target_is_the_accuracy_of_its_answer_unless_all_people_are_alike(typed, who):
+    people = tuple(typed[i % len(typed)] for i in who)
+    answers = sorted({normalise_answer(text) for text in people})
+    targets = soft_targets(question(answers=people), {answer: label for label, answer in enumerate(answers)})
+    alike = len({text.replace('\n', ' ').replace('\t', ' ').strip() for text in people}) == 1
+    wanted = {0: 1} if alike else {label: vqa_accuracy(answer, people) for label, answer in enumerate(answers)}
+    assert targets == wanted and (not alike or vqa_accuracy(answers[0], people) == (answers[0] == people[0].replace('\n', ' ').replace('\t', ' ').strip()))
 
 @quick
 @given(st.lists(TEXT, unique=True, min_size=1, max_size=8), st.randoms())

@@ -30,13 +30,15 @@ def world(small_world, small_regions, small_labels, tmp_path) -> Path:
     return tmp_path/'W'
 
 
-def of(found: list[Findings], what: str) -> Findings: return next(findings for findings in found if findings.what == what)
+def of(found: list[Findings], what: str) -> Findings:
+    "What was found of a part; where there are several, of the one with something wrong."
+    return min((findings for findings in found if findings.what == what), key=lambda findings: not findings.wrong)
 
 
 def test_a_whole_world_is_usable(world):
     found = check_folder(world)
     assert usable(found) and not [sentence for findings in found for sentence in findings.odd]
-    assert [findings.what for findings in found] == ['captioned pictures', 'the truth about captions', 'labels', 'the RefCOCO family', 'regions']
+    assert [findings.what for findings in found] == ['captioned pictures', 'the truth about captions', 'labels', *['the RefCOCO family']*3, 'regions']
     assert of(found, 'captioned pictures').counts == {'captions': 40, 'pictures': 40, 'missing': 0}
     assert of(found, 'labels').counts['captions'] == 40 and of(found, 'regions').counts['pictures'] == 96
     assert of(found, 'the RefCOCO family').counts['pictures'] == 40 and of(found, 'the truth about captions').counts['captions of captions.jsonl'] == 40

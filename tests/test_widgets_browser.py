@@ -6,7 +6,7 @@ import re
 import nbformat
 import pytest
 import torch
-from browser import PATIENCE, browser, contrasts, lab, open_notebook, open_page, photographed, run_cell, wait_until_run, write_cells # noqa: F401
+from browser import PATIENCE, browser, contrasts, lab, open_notebook, open_page, opened_in_lab, photographed, run_cell, wait_until_run, write_cells # noqa: F401
 from notebooks import ROOT, outputs
 from PIL import Image
 
@@ -248,23 +248,9 @@ view''',
 }
 
 
-def write_notebook(path, *names: str) -> None:
-    write_cells(path, [nbformat.v4.new_code_cell(CELLS[name], id=name) for name in names])
-
-
 def test_in_jupyterlab(browser, lab, tmp_path): # noqa: F811
     "Page and kernel follow each other; nothing of the widget is left in the notebook."
-    url, folder = lab
-    path = folder/'tried.ipynb'
-    write_notebook(path, 'make', 'read', 'set')
-    page = browser.new_page(viewport={'width': 1280, 'height': 1400})
-    page.set_default_timeout(PATIENCE*250)
-    errors = []
-    page.on('pageerror', lambda error: errors.append(str(error)))
-    page.on('console', lambda message: errors.append(message.text) if message.type == 'error' else None)
-    with photographed(page, tmp_path):
-        open_notebook(page, url, path.name)
-        del errors[:] # of JupyterLab itself, before there is a view
+    with opened_in_lab(browser, lab, {name: CELLS[name] for name in ('make', 'read', 'set')}, tmp_path, 1400) as (page, path, errors):
         cells = page.locator('.jp-Notebook .jp-Cell')
         run_cell(page, 0)
         root = page.locator('.vlground-view')
@@ -296,7 +282,7 @@ def test_in_jupyterlab(browser, lab, tmp_path): # noqa: F811
 def test_a_reload_a_second_display_and_a_stranger(browser, lab, tmp_path): # noqa: F811
     "After a reload of the page the view finds its kernel again; as a widget it is the same view; without trust it is a picture."
     url, folder = lab
-    write_notebook(folder/'tried.ipynb', 'make', 'read', 'widget', 'set')
+    write_cells(folder/'tried.ipynb', [nbformat.v4.new_code_cell(CELLS[name], id=name) for name in ('make', 'read', 'widget', 'set')])
     html = GroundingView(Image.new('RGB', (60, 40)), 'a cat', [(0, 5)], [[1, 1, 30, 30]], [.9], [0], [[1, 1, 30, 30]]).to_html()
     foreign = nbformat.v4.new_code_cell('view', id='view', execution_count=1, outputs=[nbformat.v4.new_output('execute_result', {'text/plain': 'a view', 'text/html': html}, execution_count=1)])
     write_cells(folder/'foreign.ipynb', [foreign])

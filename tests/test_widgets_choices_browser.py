@@ -2,9 +2,8 @@
 import random
 from dataclasses import replace
 
-import nbformat
 import pytest
-from browser import PATIENCE, browser, contrasts, lab, open_notebook, open_page, photographed, run_cell, wait_until_run, write_cells # noqa: F401
+from browser import browser, contrasts, lab, open_page, opened_in_lab, run_cell, wait_until_run # noqa: F401
 from notebooks import ROOT, outputs
 from test_widgets_choices import EVEN, ITEM, SURE
 from test_widgets_browser import EVIL
@@ -202,17 +201,7 @@ view''',
 
 def test_in_jupyterlab(browser, lab, tmp_path): # noqa: F811
     "Page and kernel follow each other; nothing of the widget is left in the notebook."
-    url, folder = lab
-    path = folder/'tried.ipynb'
-    write_cells(path, [nbformat.v4.new_code_cell(CELLS[name], id=name) for name in ('make', 'read', 'set')])
-    page = browser.new_page(viewport={'width': 1280, 'height': 1200})
-    page.set_default_timeout(PATIENCE*250)
-    errors = []
-    page.on('pageerror', lambda error: errors.append(str(error)))
-    page.on('console', lambda message: errors.append(message.text) if message.type == 'error' else None)
-    with photographed(page, tmp_path):
-        open_notebook(page, url, path.name)
-        del errors[:] # of JupyterLab itself, before there is a view
+    with opened_in_lab(browser, lab, {name: CELLS[name] for name in ('make', 'read', 'set')}, tmp_path, 1200) as (page, path, errors):
         run_cell(page, 0)
         root = page.locator('.vlground-view')
         assert seen(root) == dict(base=(0, False), ours=(1, True))

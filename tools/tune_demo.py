@@ -14,7 +14,8 @@ from vlground.core import run_jobs, save_json
 from vlground.datasets import read_captions
 from vlground.demo import ARMS, FINETUNE, SETTINGS, SIZES, circumstances
 from vlground.expressions import read_refer
-from vlground.pretrain import load_start, pretrain
+from vlground.finetuning import open_start
+from vlground.pretrain import pretrain
 from vlground.scaleout import label_captions
 from vlground.refer import finetune_refer
 from vlground.store import extract_regions
@@ -37,7 +38,7 @@ def finetune_one(out: Path, size: str, arm: str, seed: int, before: float, rate:
     steps, start = length*STEPS[fraction], out/'runs'/f'{"baseline" if arm == "scratch" else arm}-{seed}-{before:g}'
     folder = out/'runs'/f'{arm}-{seed}-{before:g}-refer-{rate:g}-{steps}-{fraction:g}'
     config = replace(FINETUNE, fraction=fraction, steps=steps, seed=seed, learning_rate=rate)
-    model = load_start(f'scratch:{start}' if arm == 'scratch' else start, seed)
+    model = open_start(f'scratch:{start}' if arm == 'scratch' else start, seed)
     found = finetune_refer(read_refer(out/'W'/'refer'), out/'regions', folder, model, config, ('val',), every=0, progress='file')
     return (arm, before, rate, length), fraction, found['val']['accuracy']
 

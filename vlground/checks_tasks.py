@@ -4,11 +4,18 @@
 
 # %% auto #0
 __all__ = ['check_majority', 'check_chances', 'check_telling_word', 'check_joint_accuracy', 'check_remap', 'check_subsumes',
-           'check_only_one', 'check_largest_gains']
+           'check_only_one', 'check_largest_gains', 'check_ceiling_at', 'check_targets_with_gap', 'check_layer_rate',
+           'check_cut_pair', 'check_submission_rows', 'check_starting_biases', 'check_best_of_kind',
+           'check_losses_by_hand', 'check_regions_of_pieces', 'check_likeliest_pair']
 
 # %% ../nbs/90_checks_tasks.ipynb #a1a4b8e2
+import math
+import re
 from collections.abc import Callable
+from decimal import Decimal, localcontext
 from fractions import Fraction
+
+import torch
 
 from .checks import Verdict, run_cases
 
@@ -254,3 +261,296 @@ def check_largest_gains(
         ('Two equal gains: the earlier item comes first.', case((1, low, sure), (1, low, sure)), by_search),
         ('Wrong for more items.', case((0, sure, [.5, .3, .1, .1]), (1, low, best), (2, low, sure), (1, wide, best), (0, sure, wide), (1, low, [.1, .8, .05, .05])), by_search),
     ], 'the largest gains first')
+
+# %% ../nbs/90_checks_tasks.ipynb #957d3453
+def check_ceiling_at(
+    answer: Callable, # (ious: n tensors (r,), most) -> share in [0, 1]
+) -> Verdict:
+    "Exercise 1 of lesson 19, referring expressions: how many regions are enough."
+    def share(result, *_): return isinstance(result, (int, float)) and not isinstance(result, bool)
+    def counted(result, ious, most):
+        right = 0
+        for iou in ious:
+            for value in iou.tolist()[:most]:
+                if value > .5:
+                    right += 1
+                    break
+        return abs(float(result) - right/len(ious)) < 1e-6
+    def case(most, *rows): return lambda: ([torch.tensor(row) for row in rows], most)
+    return run_cases(answer, [
+        ('Return a number: the share of expressions, between 0 and 1.', case(2, [.2, .8]), share),
+        ('One expression, and its first region is right: 1.', case(1, [.9, .1]), counted),
+        ('The right region is the third, and two are read: 0. Only the first `most` count.', case(2, [.1, .2, .9]), counted),
+        ('The right region is the second of two that are read: 1. The last one read counts, too.', case(2, [.1, .9, .2]), counted),
+        ('An IoU of exactly one half is not right: it must be larger.', case(1, [.5]), counted),
+        ('Two right regions of one expression: it counts once, so the share is 1, not 2.', case(2, [.9, .8]), counted),
+        ('Fewer regions than are read: nothing is missing, the share is 1.', case(9, [.3, .7]), counted),
+        ('It is a share of all expressions, also of those that no region fits.', case(2, [.9, 0.], [.2, .1], [0., .6], [.1]), counted),
+    ], 'the ceiling of the first regions')
+
+# %% ../nbs/90_checks_tasks.ipynb #14268b4a
+def check_targets_with_gap(
+    answer: Callable, # (logits (b, r), ious (b, r), mask (b, r) bool) -> scalar tensor
+) -> Verdict:
+    "Exercise 2 of lesson 19, referring expressions: neither right nor wrong."
+    def scalar(result, *_): return isinstance(result, torch.Tensor) and result.ndim == 0
+    def by_hand(result, logits, ious, mask):
+        total = 0.
+        for row, fits, real in zip(logits.tolist(), ious.tolist(), mask.tolist()):
+            for logit, iou, there in zip(row, fits, real):
+                if there and not .3 <= iou < .5: total += math.log1p(math.exp(-logit if iou >= .5 else logit))
+        return abs(float(result) - total/len(logits)) < 1e-4
+    def case(logits, ious, mask=None):
+        def make():
+            given = torch.tensor(logits), torch.tensor(ious)
+            return *given, torch.ones_like(given[1], dtype=torch.bool) if mask is None else torch.tensor(mask)
+        return make
+    return run_cases(answer, [
+        ('Return a scalar tensor.', case([[1.]], [[.9]]), scalar),
+        ('One region that fits exactly: its target is 1.', case([[2.]], [[1.]]), by_hand),
+        ('One region that fits by 0.6: its target is 1, not its IoU.', case([[.5]], [[.6]]), by_hand),
+        ('One region that does not fit: its target is 0.', case([[2.]], [[.1]]), by_hand),
+        ('A region with an IoU of 0.4 is not judged: it adds nothing.', case([[2., 3.]], [[.9, .4]]), by_hand),
+        ('An IoU of exactly 0.5 fits: its target is 1.', case([[1.]], [[.5]]), by_hand),
+        ('An IoU of 0.25 is judged, and wrong: its target is 0.', case([[2.]], [[.25]]), by_hand),
+        ('A padded region is not judged, although its IoU is 0.', case([[1., 4.]], [[.9, 0.]], [[True, False]]), by_hand),
+        ('Two regions of one expression: their losses are summed, not averaged.', case([[1., -1.]], [[.9, .1]]), by_hand),
+        ('Two expressions: the mean over expressions.', case([[1., -1.], [2., 0.]], [[.9, .1], [0., .7]]), by_hand),
+        ('Wrong for more regions.', case([[1., -1., .3], [2., 0., -.4], [.1, .2, .3]], [[.9, .35, .1], [0., .7, .45], [.2, .25, .8]], [[True, True, False], [True]*3, [False, True, True]]), by_hand),
+    ], 'what is neither is not judged')
+
+# %% ../nbs/90_checks_tasks.ipynb #32ef097e
+def check_layer_rate(
+    answer: Callable, # (name, layers, decay) -> factor of the learning rate
+) -> Verdict:
+    "Exercise 1 of lesson 19, fine-tuning: a rate for each layer."
+    def number(result, *_): return isinstance(result, (int, float)) and not isinstance(result, bool)
+    def by_product(result, name, layers, decay):
+        factor = 1.
+        if name.startswith('backbone.'):
+            found = re.match(r'backbone\.layers\.(\d+)\.', name)
+            for _ in range(layers - int(found[1]) if found else layers + 1): factor *= decay
+        return math.isclose(result, factor, rel_tol=1e-9)
+    def case(name, layers, decay): return lambda: (name, layers, decay)
+    return run_cases(answer, [
+        ('Return a number, the factor.', case('head.weight', 4, .5), number),
+        ('A weight of the head learns at the full rate: 1.', case('head.2.weight', 4, .5), by_product),
+        ('The last of four layers is layer 3: decay itself. Layers are counted from 0.', case('backbone.layers.3.weight', 4, .5), by_product),
+        ('The first of four layers is layer 0: decay to the power of 4.', case('backbone.layers.0.attention.weight', 4, .5), by_product),
+        ('What comes before the layers is one power lower than the first layer.', case('backbone.word_embedding.weight', 4, .5), by_product),
+        ('A layer with two digits: 11 of 12.', case('backbone.layers.11.weight', 12, .9), by_product),
+        ('With a decay of 1 all learn alike.', case('backbone.layers.2.weight', 4, 1.), by_product),
+        ('A weight of the head whose name has layers in it is still of the head.', case('head.layers.0.weight', 4, .5), by_product),
+    ], 'a rate for each layer')
+
+# %% ../nbs/90_checks_tasks.ipynb #63c82aa7
+def check_cut_pair(
+    answer: Callable, # (first, second, words) -> what is left of each
+) -> Verdict:
+    "Exercise 2 of lesson 19, fine-tuning: which of a pair is cut."
+    def pair(result, *_): return isinstance(result, (tuple, list)) and len(result) == 2
+    def by_level(result, first, second, words):
+        room = words - 3
+        if first + second <= room: return tuple(result) == (first, second)
+        for level in range(max(first, second), -1, -1): # of both no more than `level` is kept
+            kept = min(first, level), min(second, level)
+            if sum(kept) <= room: return tuple(result) == (kept[0] + room - sum(kept), kept[1])
+        return False
+    def case(*numbers): return lambda: numbers
+    return run_cases(answer, [
+        ('Return a pair: what is left of the first text and of the second.', case(3, 3, 20), pair),
+        ('Both fit: nothing is cut.', case(3, 4, 10), by_level),
+        ('Three places belong to the markers: of 8, 5 are left for the texts.', case(5, 1, 8), by_level),
+        ('The first is longer: it loses its end, the second stays whole.', case(9, 2, 10), by_level),
+        ('The second is longer: it loses its end, the first stays whole.', case(2, 9, 10), by_level),
+        ('Both are equally long and one piece is too many: the second is cut.', case(4, 4, 10), by_level),
+        ('Both are long: in the end they are equally long, or the first has one more.', case(20, 9, 12), by_level),
+        ('The longer one is cut only until both are equally long, and then both.', case(7, 5, 9), by_level),
+    ], 'the longer one is cut')
+
+# %% ../nbs/90_checks_tasks.ipynb #89f397be
+def check_submission_rows(
+    answer: Callable, # ((n, answers) logits, names of the answers, n numbers of questions) -> rows
+) -> Verdict:
+    "Exercise 1 of lesson 20: what VQA's test server takes."
+    def is_list(rows, logits, answers, ids): return isinstance(rows, list) and len(rows) == len(ids) and all(isinstance(row, dict) for row in rows)
+    def has_names(rows, *_): return is_list(rows, *_) and all(set(row) == {'question_id', 'answer'} for row in rows)
+    def has_texts(rows, *_): return all(isinstance(row['answer'], str) for row in rows)
+    def has_numbers(rows, *_): return all(type(row['question_id']) is int for row in rows)
+    def in_order(rows, logits, answers, ids): return [row['question_id'] for row in rows] == ids
+    def by_search(rows, logits, answers, ids):
+        for row, scores in zip(rows, logits.tolist()):
+            best = 0
+            for label in range(len(scores)):
+                if scores[label] > scores[best]: best = label
+            if row['answer'] != answers[best]: return False
+        return in_order(rows, logits, answers, ids)
+    def case(answers, ids, *logits): return lambda: (torch.tensor(logits), answers.split(), list(ids))
+    two = case('yes no', (7, 9), [2., 1.], [0., 3.])
+    return run_cases(answer, [
+        ('Two questions: return a list of two dicts, one for each question.', two, is_list),
+        ('Each row has the fields question_id and answer, and no others: the server refuses what it does not know.', two, has_names),
+        ('The answer itself is sent, a string, not its label: the server does not have your list.', two, has_texts),
+        ('The numbers of questions are plain whole numbers: neither texts nor tensors.', two, has_numbers),
+        ('Questions 7 and 9, in this order: are the numbers those that were given?', two, in_order),
+        ('The logits of yes and no are 2 and 1: the answer is yes. The largest wins, not the smallest.', case('yes no', (7,), [2., 1.]), by_search),
+        ('Two questions, and each has its own best answer: take the largest along the answers, not along the questions.', case('yes no red', (7, 9), [5., 4., 0.], [3., 4., 1.]), by_search),
+        ('All logits are below 0, and -1 is the largest of them: an answer is always given.', case('yes no red', (7,), [-2., -1., -3.]), by_search),
+        ('The numbers need not rise: keep the order of the questions.', case('yes no', (9, 7), [2., 1.], [0., 3.]), by_search),
+        ('Wrong for more questions.', case('yes no 2 red', (5, 3, 8), [.1, .2, .9, .3], [.4, .1, .2, .3], [-.1, -.2, -.3, .5]), by_search),
+    ], 'one row for each question')
+
+# %% ../nbs/90_checks_tasks.ipynb #4e3b31a1
+def check_starting_biases(
+    answer: Callable, # ((questions, answers) scores, least) -> (answers,) biases
+) -> Verdict:
+    "Exercise 2 of lesson 20: a bias for each answer."
+    def one_each(biases, scores, least): return isinstance(biases, torch.Tensor) and biases.shape == scores.shape[1:]
+    def finite(biases, scores, least): return one_each(biases, scores, least) and bool(torch.isfinite(biases).all())
+    def by_chance(biases, scores, least):
+        if not one_each(biases, scores, least): return False
+        for bias, column in zip(biases.tolist(), scores.T.tolist()):
+            mean = min(max(sum(column)/len(column), least), 1 - least)
+            if not math.isfinite(bias) or abs(1/(1 + math.exp(-max(-50., min(50., bias)))) - mean) > 1e-3*mean: return False
+        return True
+    def case(least, *rows): return lambda: (torch.tensor(rows), least)
+    halves = case(.01, [1., 0.], [0., 1.])
+    return run_cases(answer, [
+        ('Two questions and three answers: one bias for each answer, a tensor of three.', case(.01, [1., 0., .3], [0., 1., .3]), one_each),
+        ('Right in one of two questions: the bias of a chance of one half is 0. Return what goes *into* the sigmoid: neither the mean nor its logarithm.', halves, by_chance),
+        ('Right in one of four questions: the chance is 0.25, the bias log(0.25/0.75), below 0. Is the fraction upside down?', case(.01, [1.], [0.], [0.], [0.]), by_chance),
+        ('Right in three of four questions: the bias is log(0.75/0.25), above 0.', case(.01, [1.], [1.], [1.], [0.]), by_chance),
+        ('Scores of 0.6 and 0: the mean is 0.3. A score is not rounded to right or wrong.', case(.01, [.6], [0.]), by_chance),
+        ('Two answers, right in all but one and in one of four questions: each has its own mean, over the questions.', case(.01, [1., 0.], [1., 0.], [1., 1.], [0., 0.]), by_chance),
+        ('The scores of one question add up to more than 1: they are not divided by their sum.', case(.01, [1., .6, .3], [0., .6, .3]), by_chance),
+        ('An answer that is never right: the bias is finite, that of a chance of `least`.', case(.01, [0.], [0.]), finite),
+        ('An answer that is never right, `least` is 0.01: its chance is 0.01, not nearly 0 and not more.', case(.01, [0., .5], [0., .5]), by_chance),
+        ('An answer that is always right, `least` is 0.01: its chance is 0.99, and its bias finite.', case(.01, [1.], [1.]), by_chance),
+        ('`least` is 0.1 now, and the mean 0.05: the chance is 0.1. Is a number written into the code?', case(.1, *[[0.]]*19, [1.]), by_chance),
+        ('A mean of 0.3 is within the bounds and stays as it is: `least` is not added to it.', case(.1, [.6], [0.]), by_chance),
+        ('Wrong for more answers.', case(.02, [1., 0., .3, 0.], [.9, 0., 0., 0.], [1., .6, 0., 0.], [1., 0., .3, 0.]), by_chance),
+    ], 'a head that says how often each answer is right')
+
+# %% ../nbs/90_checks_tasks.ipynb #9e267975
+def check_best_of_kind(
+    answer: Callable, # ((questions, answers) scores, kind of each question) -> label by kind
+) -> Verdict:
+    "Exercise 3 of lesson 20: the best answer to all questions of a kind."
+    def is_dict(found, scores, kinds): return isinstance(found, dict)
+    def has_kinds(found, scores, kinds): return is_dict(found, scores, kinds) and set(found) == set(kinds)
+    def has_labels(found, *_): return all(type(label) is int for label in found.values())
+    def by_sums(found, scores, kinds):
+        for kind in kinds:
+            best, most = None, Fraction(-1)
+            for label in range(scores.shape[1]):
+                total = sum((Fraction(round(10*score), 10) for score, other in zip(scores[:, label].tolist(), kinds) if other == kind), Fraction(0))
+                if total > most: best, most = label, total
+            if found[kind] != best: return False
+        return set(found) == set(kinds)
+    def case(kinds, *rows): return lambda: (torch.tensor(rows), kinds.split())
+    return run_cases(answer, [
+        ('Return a dict from kind to label.', case('is', [1., 0.]), is_dict),
+        ('Three questions of two kinds: one entry for each kind.', case('is how is', [1., 0.], [0., 1.], [1., 0.]), has_kinds),
+        ('A label is a plain whole number: neither a tensor nor the sum of the scores.', case('is', [1., 0.]), has_labels),
+        ('A single question with the scores 0.3 and 1: the answer with label 1.', case('is', [.3, 1.]), by_sums),
+        ('*is* goes with label 0 and *how* with label 1: only the questions of the kind count, not all.', case('is is is how', [1., 0.], [1., 0.], [1., 0.], [0., 1.]), by_sums),
+        ('The questions of a kind need not stand side by side.', case('is how is how is', [0., 1.], [0., 1.], [1., 0.], [0., 1.], [1., 0.]), by_sums),
+        ('Label 0 is best twice, with 0.6; label 1 has 0.3, 0.3 and 1, label 0 no third score: 1.6 is more than 1.2. Add up scores, and not how often an answer is the best.',
+            case('is is is', [.6, .3], [.6, .3], [0., 1.]), by_sums),
+        ('Label 0 is right once, with 1; label 1 three times, with 0.6: the sum decides, not the largest score.', case('is is is', [1., .6], [0., .6], [0., .6]), by_sums),
+        ('Label 0 has one score of 1 and two of 0, label 1 has 0.3 three times: 1 is more than 0.9. The sum decides, not how many scores are above 0.',
+            case('is is is', [1., .3], [0., .3], [0., .3]), by_sums),
+        ('Two answers with the same sum: the first of them.', case('is is', [0., 1., 0.], [0., 0., 1.]), by_sums),
+        ('No answer fits any question of the kind: all sums are 0, and the first of equal ones is label 0.', case('is how', [0., 0.], [0., 1.]), by_sums),
+        ('Wrong for more questions.', case('is how is what how is what', [1., .3, 0.], [0., 1., .6], [.3, 1., 0.], [0., .3, .9], [0., .6, 1.], [.6, .3, 0.], [1., 0., .3]), by_sums),
+    ], 'for each kind the answer that is right most')
+
+# %% ../nbs/90_checks_tasks.ipynb #ebd1cc58
+def check_losses_by_hand(
+    answer: Callable, # (scores, labels): four scores and the right option of each choice -> (softmax loss, sigmoid loss)
+) -> Verdict:
+    "Exercise 1 of lesson 21: both losses of some choices."
+    def one(x): return Decimal(1) if x == 0 else Decimal(x).exp()
+    def by_decimals(scores, labels):
+        with localcontext() as context:
+            context.prec = 60
+            over = [(sum(map(one, four))/one(four[label])).ln() for four, label in zip(scores, labels)]
+            each = [sum((1 + one(-score if i == label else score)).ln() for i, score in enumerate(four))/4 for four, label in zip(scores, labels)]
+            return [float(sum(some)/len(labels)) for some in (over, each)]
+    def pair(result, *_): return isinstance(result, (tuple, list)) and len(result) == 2
+    def close(a, b): return abs(float(a) - b) <= 1e-6 + 1e-6*abs(b)
+    def first(result, *given): return close(result[0], by_decimals(*given)[0])
+    def second(result, *given): return close(result[1], by_decimals(*given)[1])
+    def both(result, *given): return first(result, *given) and second(result, *given)
+    def case(*choices): return lambda: ([list(map(float, four)) for four, _ in choices], [label for _, label in choices])
+    flat, ahead = case(([0, 0, 0, 0], 0)), case(([2, 0, -1, .5], 0))
+    return run_cases(answer, [
+        ('Return a pair of numbers: the softmax loss, and the one of each option by itself.', flat, pair),
+        ('Four equal scores: the softmax loss is ln 4 = 1.386. Does it come first?', flat, first),
+        ('Four zeros: each option by itself costs ln 2 = 0.693, and so does their mean. Is yours the sum of four, or of the right one alone?', flat, second),
+        ('Scores 2, 0, -1, 0.5 and the first is right: 0.342 over the four. It is minus the log of the right one\'s share of all four exponentials.', ahead, first),
+        ('Scores 2, 0, -1, 0.5 and the first is right: a wrong option costs -log(1 - sigmoid), not -log(sigmoid).', ahead, second),
+        ('The right option is the one that the label names, here the last.', case(([0, 1, -1, 3], 3)), both),
+        ('5 is added to all four scores: the softmax loss stays the same.', case(([7, 5, 4, 6], 0)), first),
+        ('5 is added to all four scores: the other loss grows, since the wrong ones are far above 0.', case(([7, 5, 4, 6], 0)), second),
+        ('Two choices: the mean of their losses, not the sum.', case(([2, 0, -1, 1], 0), ([0, 3, 0, 1], 2)), both),
+        ('A score of 1000: e to the 1000 is too large for a number of Python. Subtract the largest score before exp.', case(([1000, 0, -1000, 10], 0)), both),
+        ('The wrong option has the score 1000: the loss is 1000, and not infinite. Does a share become 0 before its log is taken?', case(([0, 1000, 0, 0], 0)), both),
+        ('Wrong for more choices.', case(([-3.5, .25, 8, 1], 1), ([12, -7, .5, 3], 3), ([.1, .2, .3, .4], 0)), both),
+    ], 'both losses, and for large scores too')
+
+# %% ../nbs/90_checks_tasks.ipynb #31220126
+def check_regions_of_pieces(
+    answer: Callable, # (offsets of the pieces, pointers as first character, last + 1, object) -> region of each piece
+) -> Verdict:
+    "Exercise 2 of lesson 21: which region each piece points at."
+    def by_characters(offsets, pointers):
+        meant = {character: thing + 1 for start, end, thing in pointers for character in range(start, end)}
+        return [next((meant[character] for character in range(a, b) if character in meant), 0) for a, b in offsets]
+    def length(result, offsets, _): return len(result) == len(offsets)
+    def right(result, offsets, pointers): return list(map(int, result)) == by_characters(offsets, pointers)
+    def case(offsets, *pointers): return lambda: (list(offsets), list(pointers))
+    why = [(0, 0), (0, 3), (4, 6), (7, 12), (13, 17), (0, 0)] # [CLS] Why is Riley here [SEP]
+    return run_cases(answer, [
+        ('Return one number for each piece, those of [CLS] and [SEP] too.', case(why, (7, 12, 1)), length),
+        ('Nothing points: 0 for each piece.', case(why), right),
+        ('*Riley* means object 1: its piece points at region 2, since region 0 is the whole picture. All others are 0.', case(why, (7, 12, 1)), right),
+        ('*Riley* means object 0: region 1. An object 0 is an object.', case(why, (7, 12, 0)), right),
+        ('The word is cut into two pieces: both point.', case([(0, 3), (4, 6), (7, 10), (10, 12), (13, 17)], (7, 12, 2)), right),
+        ('The first word points, and [CLS] with the offsets (0, 0) stands before it: a piece without a character points at nothing.', case([(0, 0), (0, 5), (6, 10), (0, 0)], (0, 5, 3)), right),
+        ('A piece begins where the word ends, as the sign in *Riley\'s*: they share no character.', case([(0, 5), (5, 6), (6, 7)], (0, 5, 1)), right),
+        ('A piece ends where the word begins: they share no character.', case([(0, 1), (1, 6), (7, 9)], (1, 6, 1)), right),
+        ('A piece that is longer than the word shares its characters: it points.', case([(0, 8), (9, 12)], (2, 5, 4)), right),
+        ('Two words point at two objects.', case([(0, 5), (6, 9), (10, 13), (14, 18)], (0, 5, 2), (10, 13, 0)), right),
+        ('Pointers may come in any order.', case([(0, 5), (6, 9), (10, 13), (14, 18)], (10, 13, 0), (0, 5, 2)), right),
+        ('Two words point at the same object.', case([(0, 0), (0, 5), (6, 10), (11, 16), (0, 0)], (0, 5, 6), (11, 16, 6)), right),
+    ], 'pieces point where they share a character')
+
+# %% ../nbs/90_checks_tasks.ipynb #ce135c68
+def check_likeliest_pair(
+    answer: Callable, # (chances of four answers, for each answer those of four reasons) -> (answer, reason)
+) -> Verdict:
+    "Exercise 3 of lesson 21: the likeliest answer with its reason."
+    def pair(result, *_): return isinstance(result, (tuple, list)) and len(result) == 2
+    def by_fractions(result, answers, reasons):
+        best, found = Fraction(-1), None
+        for a in range(4):
+            for r in range(4):
+                chance = Fraction(answers[a])*Fraction(reasons[a][r])
+                if chance > best: best, found = chance, (a, r)
+        return tuple(map(int, result)) == found
+    def case(answers, *reasons): return lambda: (list(answers), [list(some) for some in reasons])
+    even, sure = [.25]*4, [0, 1, 0, 0]
+    return run_cases(answer, [
+        ('Return a pair of numbers from 0 to 3: the answer, and the reason.', case([0, 0, 1, 0], even, even, sure, even), pair),
+        ('Answer 2 is certain, and given it reason 1: (2, 1). The answer comes first.', case([0, 0, 1, 0], [.5, .25, .25, 0], [.25, 0, .75, 0], sure, even), by_fractions),
+        ('Answer 0 is the likeliest, and its own row says reason 3. Do you read a column in place of a row?', case([.75, .25, 0, 0], [.25, 0, 0, .75], [.75, .25, 0, 0], even, even), by_fractions),
+        ('Answer 1 is nearly certain, and answer 0 has a certain reason: 0.0625 times 1 is less than 0.9375 times 0.5. The chance of the answer counts too.',
+            case([.0625, .9375, 0, 0], sure, [.5, .25, .25, 0], even, even), by_fractions),
+        ('Answer 0 has a chance of 0.5 with reasons of 0.25 each, answer 1 has 0.375 with a certain reason: 0.375 is more than 0.125. The best answer need not be in the best pair.',
+            case([.5, .375, .125, 0], even, sure, even, even), by_fractions),
+        ('Chances of 0.5 times 0.5 are more than 0.125 times 1: add nothing, multiply.', case([.5, .125, .25, .125], [.5, .25, .25, 0], [0, 0, 0, 1], even, even), by_fractions),
+        ('All pairs are equal: the first answer and the first reason, (0, 0).', case(even, even, even, even, even), by_fractions),
+        ('Two answers have pairs that are equal: the first answer.', case([.5, .5, 0, 0], sure, [1, 0, 0, 0], even, even), by_fractions),
+        ('Wrong for other chances.', case([.125, .25, .125, .5], [.5, .5, 0, 0], [0, .125, 0, .875], sure, [.375, .375, .125, .125]), by_fractions),
+    ], 'the largest product, and of equal ones the first')

@@ -6,13 +6,10 @@
 __all__ = ['SIZES', 'ARMS', 'SETTINGS', 'FINETUNE', 'COLOURS', 'DASHES', 'COLUMNS', 'STYLE', 'KNOWN', 'DemoSize', 'run_folder',
            'held_out_captions', 'pretrain_job', 'finetune_job', 'demo_jobs', 'run_demo_jobs', 'mean_and_error',
            'is_decided', 'verdict', 'collect', 'efficiency_figure', 'curves_figure', 'finetuning_figure',
-           'label_figure', 'read_predictions', 'differences', 'difference_figure', 'write_report', 'demo_table',
+           'label_figure', 'answers_of', 'differences', 'difference_figure', 'write_report', 'demo_table',
            'circumstances', 'run_demo']
 
 # %% ../nbs/90_demo.ipynb #33c8bca0
-import base64
-import html
-import io
 import json
 import math
 import os
@@ -38,10 +35,10 @@ from .boxes import box_iou
 from .core import GREEN, GREY, ORANGE, load_json, moved_into_place, rng, save_json, show_boxes, start_worker
 from .datasets import read_captions
 from .expressions import read_refer
-from .phrases import load_tokenizer
-from .pretrain import PRESETS, gold_captions, load_start, pretrain
+from .finetuning import FinetuneConfig, figure_part, open_start, read_predictions, start_of
+from .pretrain import PRESETS, gold_captions, pretrain
 from .pseudolabels import LabelledCaption, label_is_right, measure_labels, read_gold, read_labels
-from .refer import ExpressionData, ReferConfig, finetune_refer, refer_accuracy, zero_shot_regions
+from .refer import ExpressionData, finetune_refer, refer_accuracy, zero_shot_regions
 from .scaleout import label_captions
 from .store import Store, extract_regions
 from .logs import read_log
@@ -71,7 +68,7 @@ SIZES = {'full': DemoSize(10000, 400, 1000, 1800, (700, 600, 200)),
 ARMS = {'scratch': 'from scratch', 'baseline': 'without grounding', 'ours': 'with grounding'}
 # each arm's best of one and the same search, on the validation split of another world: results/demo-tuning.json
 SETTINGS = {'baseline': replace(PRESETS['mini'], grounding='none', learning_rate=1e-3), 'ours': replace(PRESETS['mini'], learning_rate=2e-3)}
-FINETUNE = ReferConfig(learning_rate=4e-3, regions=16, words=20) # the best for all three
+FINETUNE = FinetuneConfig(learning_rate=4e-3, regions=16, words=20) # the best for all three
 
 # %% ../nbs/90_demo.ipynb #bb8b8b9c
 def run_folder(
@@ -103,7 +100,7 @@ def pretrain_job(
     W = out/'W'
     model = pretrain(out/'regions', out/'labels', folder, config, held_out_captions(W), every=max(1, size.steps//8), progress='file')
     expressions = [e for split in ('testA', 'testB') for e in read_refer(W/'refer').split(split)]
-    test = ExpressionData(expressions, Store(out/'regions', in_memory=True), load_tokenizer(), FINETUNE.words, FINETUNE.regions)
+    test = ExpressionData(expressions, Store(out/'regions', in_memory=True), start_of(model), FINETUNE)
     save_json({} if model.grounding is None else dict(accuracy=refer_accuracy(zero_shot_regions(model, test), test)), folder/'zero_shot.json')
 
 # %% ../nbs/90_demo.ipynb #9faed219
@@ -120,7 +117,7 @@ def finetune_job(
     steps = size.finetune_steps[size.fractions.index(fraction)]
     start = f'scratch:{run_folder(out, "baseline", seed)}' if arm == 'scratch' else run_folder(out, arm, seed)
     config = replace(FINETUNE, fraction=fraction, steps=steps, seed=seed)
-    finetune_refer(read_refer(out/'W'/'refer'), out/'regions', folder, load_start(start, seed), config, ('val', 'testA', 'testB'),
+    finetune_refer(read_refer(out/'W'/'refer'), out/'regions', folder, open_start(start, seed), config, ('val', 'testA', 'testB'),
                    every=max(1, steps//5), progress='file')
 
 # %% ../nbs/90_demo.ipynb #2da6d0ab
@@ -326,11 +323,11 @@ def label_figure(
     return figure
 
 # %% ../nbs/90_demo.ipynb #9fbb292d
-def read_predictions(
+def answers_of(
     folder: Path, # of a fine-tuning run
 ) -> list[dict]: # id, text, box and scores of every test expression
     "What a fine-tuned model answered."
-    return [json.loads(line) for split in ('testA', 'testB') for line in open(folder/f'predictions-{split}.jsonl', encoding='utf-8')]
+    return [row for split in ('testA', 'testB') for row in read_predictions(folder/f'predictions-{split}.jsonl')]
 
 def differences(
     out: Path, # of the demo
@@ -340,7 +337,7 @@ def differences(
     "Test expressions that one arm gets right and the other wrong, in an order drawn by the seed."
     store, data = Store(out/'regions'), read_refer(out/'W'/'refer')
     files, won, lost = {e.id: e.file_name for e in data.expressions}, [], []
-    for base, ours in zip(*(read_predictions(run_folder(out, arm, seed, fraction)) for arm in ('baseline', 'ours'))):
+    for base, ours in zip(*(answers_of(run_folder(out, arm, seed, fraction)) for arm in ('baseline', 'ours'))):
         file = files[base['id']]
         regions = store.get(file)
         candidates = torch.cat([torch.tensor([[0., 0., *regions.size]]), regions.boxes[:len(base['scores']) - 1]])
@@ -369,15 +366,6 @@ def difference_figure(
     return figure
 
 # %% ../nbs/90_demo.ipynb #8a80ca33
-def _picture(
-    figure: Figure, # to be shown
-    says: str, # for whoever cannot see it
-) -> str: # an <img> element that carries its picture
-    "A figure as part of a page."
-    file = io.BytesIO()
-    figure.savefig(file, format='png', dpi=110)
-    return f'<img alt="{html.escape(says)}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
-
 def _percent(row: dict) -> str: return f'{row["accuracy"]*100:.1f} ± {row["stderr"]*100:.1f}'
 
 COLUMNS = ['labelled expressions', *ARMS.values(), 'with − without', 'with − from scratch', 'without − from scratch']
@@ -413,12 +401,12 @@ def _refer_section(out: Path, size: DemoSize, seeds: Sequence[int], demo: dict) 
 detector's regions allow at most {demo["ceiling"]*100:.1f}. The model with grounding, <em>not fine-tuned at all</em>, finds
 {_percent(demo["zero_shot"])} by the score that f_align gives to the whole expression; the other arms have nothing to ask. A difference counts
 as decided when it is larger than two standard errors; with {len(seeds)} seeds that is a rule of thumb, and it is one for this world only.</p>
-{_picture(efficiency_figure(demo), "accuracy against labelled expressions for three arms")}
+{figure_part(efficiency_figure(demo), "accuracy against labelled expressions for three arms")}
 <h2>Fine-tuning, step by step</h2>
 <p>Validation accuracy while fine-tuning: mean over seeds, and the range between the lowest and the highest. A gap that is there early and closes
 later would show here. The learning rate falls to zero at the right edge, which flattens every curve; how much more steps would change was tried
 when the settings were chosen, see the lesson <em>The demo</em>.</p>
-{_picture(finetuning_figure(out, size, seeds), "validation accuracy against fine-tuning steps")}'''
+{figure_part(finetuning_figure(out, size, seeds), "validation accuracy against fine-tuning steps")}'''
 
 def _pretraining_section(out: Path, seeds: Sequence[int], demo: dict) -> str:
     "What was learnt before fine-tuning."
@@ -426,7 +414,7 @@ def _pretraining_section(out: Path, seeds: Sequence[int], demo: dict) -> str:
     rows = [[KNOWN[name], *(_percent(known[arm][name]) if name in known[arm] else '–' for arm in arms)] for name in known['ours']]
     return f'''<h2>Pre-training</h2>
 <p>A line for each seed. The lower right panels ask the model without training it further, on captions that it has not seen and without masks.</p>
-{_picture(curves_figure(out, seeds), "pre-training losses and what the model knows against steps")}
+{figure_part(curves_figure(out, seeds), "pre-training losses and what the model knows against steps")}
 {_table(['known after pre-training (%)', *(ARMS[arm] for arm in arms)], rows)}'''
 
 def _labels_section(out: Path, labels: dict) -> str:
@@ -442,7 +430,7 @@ The teacher points somewhere for every phrase; where a phrase names nothing that
 {_table(['what the phrase names', 'matched', 'precision (%)', 'named and shown', 'recall (%)'], rows)}
 <p>Captions with several matched phrases, in turn one with a wrong box and one without. Solid green: the teacher's box is on what the phrase
 names; dashed orange: it is not.</p>
-{_picture(label_figure(out), "six pictures with phrases and pseudo-label boxes")}'''
+{figure_part(label_figure(out), "six pictures with phrases and pseudo-label boxes")}'''
 
 # %% ../nbs/90_demo.ipynb #0e2e11c0
 def write_report(
@@ -469,7 +457,7 @@ A seed stands for initial weights, order and masks; pictures, labels and the cho
 <p>With {demo["refer"]["expressions"]:,} labelled expressions and the first seed, {len(won)} test expressions are answered rightly
 only with grounding and {len(lost)} only without it. A few of each, drawn by the seed: above those won by grounding, below those lost. The thick box
 is the choice of the model with grounding, the thin one of the model without; dashed grey is the truth.</p>
-{_picture(difference_figure(out, won, lost), "six pictures with both models' choices")}
+{figure_part(difference_figure(out, won, lost), "six pictures with both models' choices")}
 <p>Made in {demo["seconds"]/60:.1f} minutes. All figures are in <code>demo.json</code>.</p></html>'''
     with moved_into_place(out/'report.html') as part: part.write_text(page, encoding='utf-8')
     return out/'report.html'

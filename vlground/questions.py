@@ -31,7 +31,7 @@ def without_marks(
     def instead(mark): return '' if thousands or f'{mark} ' in text or f' {mark}' in text else ' '
     return re.sub(r'\.(?!\d)', '', text.translate({ord(mark): instead(mark) for mark in _MARKS}))
 
-# %% ../nbs/06_questions.ipynb #977a3ed1
+# %% ../nbs/06_questions.ipynb #dc1650cc
 _NUMBERS = {word: str(number) for number, word in enumerate('zero one two three four five six seven eight nine ten'.split())} | {'none': '0'}
 _CONTRACTED = """ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've he's how'd
 how'll how's isn't it'd it'd've it'll ma'am might've mightn't mightn't've must've mustn't needn't not've o'clock oughtn't 'ow's'at shan't she'd've
@@ -49,11 +49,15 @@ def plain_words(
     words = [_NUMBERS.get(word, word) for word in text.lower().split()]
     return ' '.join(_RESTORED.get(word, word) for word in words if word not in ('a', 'an', 'the'))
 
+def _on_one_line(text: str) -> str:
+    "A text without line breaks and tabs, and without blanks around it."
+    return text.replace('\n', ' ').replace('\t', ' ').strip()
+
 def normalise_answer(
     text: str, # an answer as somebody typed it or a model gave it
 ) -> str: # may be empty
     "An answer in the one form in which answers are compared."
-    return plain_words(without_marks(text.replace('\n', ' ').replace('\t', ' ').strip()))
+    return plain_words(without_marks(_on_one_line(text)))
 
 # %% ../nbs/06_questions.ipynb #05a5d4f8
 VQA_SPLITS = {'train': 'train2014', 'val': 'val2014', 'test': 'test2015', 'test-dev': 'test-dev2015'} # short name -> as in file names
@@ -92,16 +96,16 @@ def soft_score(
     if rule not in ('leave-one-out', 'thirds'): raise ValueError(f"there is no rule {rule!r}; there are 'leave-one-out' and 'thirds'")
     return min(3*count, 10)/10 if rule == 'leave-one-out' else min(count, 3)/3
 
-# %% ../nbs/06_questions.ipynb #8680b9a0
+# %% ../nbs/06_questions.ipynb #676a7bda
 def vqa_accuracy(
     answer: str, # what a model says
     people: Sequence[str], # the ten answers, as published
 ) -> float: # in [0, 1]
     "The official accuracy of an answer to one question; that of a data set is the mean over its questions."
     if len(people) != 10: raise ValueError(f'{len(people)} answers of people; expected ten')
-    if len(set(people)) > 1: people = [without_marks(text) for text in people]
-    said = normalise_answer(answer)
-    return soft_score(sum(text == said for text in people))
+    answer, *people = map(_on_one_line, (answer, *people))
+    if len(set(people)) > 1: answer, *people = map(normalise_answer, (answer, *people))
+    return soft_score(people.count(answer))
 
 # %% ../nbs/06_questions.ipynb #9e8c8550
 def _question(row: object, note: object, name: str, where: str) -> Question:

@@ -4,28 +4,34 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'LOSSES', 'object_boxes', 'ChoiceData', 'ChoiceModel', 'choice_loss', 'predict_choices', 'choice_accuracy',
-           'leaderboard_rows', 'write_leaderboard', 'finetune_vcr']
+           'leaderboard_rows', 'write_leaderboard', 'prediction_rows', 'finetune_vcr', 'choice_items',
+           'write_choice_page', 'Chosen', 'predict']
 
-# %% ../nbs/21_vcr.ipynb #e2474b6d
+# %% ../nbs/21_vcr.ipynb #508bc057
 import csv
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor, nn
 
-from .checkpoints import weights_sha256
-from .core import moved_into_place, save_json, sha256, sha256_of, torch_rng
-from .datasets import fraction_of
-from .finetuning import FinetuneConfig, PictureTexts, Start, finetune
-from .phrases import load_tokenizer
+from .albums import read_picture
+from .checkpoints import load_finished
+from .core import moved_into_place, save_json, sha256_of, torch_rng
+from .finetuning import FinetuneConfig, PictureTexts, Start, describe_run, finetune, look_at, of_fraction, open_finished, read_predictions, score_all, tokenizer_of, write_predictions
+from .regions import check_boxes
 from .store import Store
 from .training import this_process
 from .transformer import Batch, init_weights
-from .vcrdata import Choice, VCRItem, Worded, read_vcr_objects, vcr_choice
+from .vcrdata import Choice, Tokens, VCRItem, Worded, read_vcr_objects, vcr_choice, worded
+from .widgets import as_numbers
+from .widgets_choices import ChoiceItem, ChoiceState, ChoiceView
 
 # %% ../nbs/21_vcr.ipynb #74b7c86c
 def object_boxes(
@@ -63,7 +69,7 @@ class ChoiceData:
         texts = [(choice.question.text, option.text) for _, choice in self.choices for option in choice.options]
         images, names = ([value for _, choice in self.choices for value in [getattr(choice, name)]*4] for name in ('file_name', 'annot_id'))
         pointing = [_tags(choice, option) for _, choice in self.choices for option in choice.options]
-        self.texts = PictureTexts(texts, images, names, store, load_tokenizer(start.tokenizer), config.words, config.regions, config.blind, pointing)
+        self.texts = PictureTexts(texts, images, names, store, tokenizer_of(start, config.words, True), config.words, config.regions, config.blind, pointing)
 
     def _check_objects(self, items: Sequence[VCRItem], store: Store, regions: int) -> None:
         "All objects of an item must be among its picture's regions."
@@ -81,9 +87,7 @@ class ChoiceData:
         labels = [self.choices[i][1].label for i in rows]
         return self.texts.batch([4*i + option for i in rows for option in range(4)]), torch.tensor([-1 if label is None else label for label in labels])
 
-# %% ../nbs/21_vcr.ipynb #48cdb2b1
-LOSSES = ('softmax', 'sigmoid') # over the four, or of each by itself
-
+# %% ../nbs/21_vcr.ipynb #919aa7a1
 class ChoiceModel(nn.Module):
     "A backbone and a score for each text."
     def __init__(self,
@@ -102,6 +106,9 @@ class ChoiceModel(nn.Module):
         encoded = self.backbone(batch)
         return self.head(encoded.pooled_words if self.from_words else encoded.pooled_words*encoded.pooled_regions).view(-1, 4)
 
+# %% ../nbs/21_vcr.ipynb #e4c6796b
+LOSSES = ('softmax', 'sigmoid') # over the four, or of each by itself
+
 def choice_loss(
     logits: Tensor, # (b, 4)
     labels: Tensor, # (b,) the right option
@@ -112,20 +119,14 @@ def choice_loss(
     if loss == 'softmax': return F.cross_entropy(logits, labels)
     return F.binary_cross_entropy_with_logits(logits, F.one_hot(labels, 4).to(logits.dtype))
 
-# %% ../nbs/21_vcr.ipynb #087b0478
-@torch.inference_mode()
+# %% ../nbs/21_vcr.ipynb #1dd52d27
 def predict_choices(
     model: ChoiceModel, # fine-tuned
     data: ChoiceData, # choices
     batch_size: int = 32, # choices at once
 ) -> Tensor: # (n, 4) float32 logits on the CPU
     "Score the four options of every choice."
-    device, training, found = next(model.parameters()).device, model.training, []
-    model.eval()
-    for start in range(0, len(data), batch_size):
-        found.append(model(data.batch(range(start, min(start + batch_size, len(data))))[0].to(device)).float().cpu())
-    model.train(training)
-    return torch.cat(found)
+    return torch.stack(score_all(model, data, batch_size))
 
 def choice_accuracy(
     logits: Tensor, # (n, 4)
@@ -165,7 +166,17 @@ def write_leaderboard(
     table.writerows(rows)
     with moved_into_place(file) as part: part.write_text(text.getvalue(), encoding='utf-8')
 
-# %% ../nbs/21_vcr.ipynb #940c5fdc
+# %% ../nbs/21_vcr.ipynb #8d3bdd07
+def prediction_rows(
+    logits: Tensor, # (n, 4)
+    data: ChoiceData, # the n choices
+) -> list[dict]: # of each item annot_id, and under 'answer' and 'rationale' four chances, the latter given the right answer
+    "What a model says, item by item."
+    rows = {}
+    for (task, choice), chances in zip(data.choices, logits.softmax(1).tolist()):
+        rows.setdefault(choice.annot_id, dict(annot_id=choice.annot_id))[task] = [round(chance, 6) for chance in chances]
+    return list(rows.values())
+
 def finetune_vcr(
     train: Sequence[VCRItem], # to train on
     splits: Mapping[str, Sequence[VCRItem]], # to answer, of which the first is measured while training; those without labels go to the leaderboard
@@ -179,21 +190,156 @@ def finetune_vcr(
     device: torch.device | str = 'cpu', # where to train
     accept_changes: bool = False, # go on although the folder was begun with other settings, data or another start?
 ) -> dict: # for each split with labels what `choice_accuracy` gives, and the number of training items
-    "Fine-tune on both choices together; run again after a kill, it goes on. Leaves result.json and, for splits without labels, the leaderboard's table."
+    "Fine-tune on both choices together; run again after a kill, it goes on. Leaves result.json, predictions and, for splits without labels, the leaderboard's table."
     out, store, kind = Path(out), Store(regions, in_memory=True), loss or ('sigmoid' if start.kind == 'vlbert' else 'softmax')
     choice_loss(torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64), kind) # an unknown loss is told now
-    wanted = set(fraction_of(sorted({item.img_fn for item in train}), config.fraction))
-    training = ChoiceData([item for item in train if item.img_fn in wanted], store, start, config)
+    training = ChoiceData(of_fraction(train, lambda item: item.img_fn, config.fraction), store, start, config)
     asked = {name: ChoiceData(items, store, start, config) for name, items in splits.items() if all(item.answer_label is not None for item in items)}
-    seen = dict(regions=sha256(Path(regions)/'manifest.json'), start=weights_sha256(start.backbone), loss=kind,
-                choices=sha256_of([(task, each.annot_id, each.question.text, each.label) for task, each in training.choices]))
-    model = ChoiceModel(start, config.seed).to(device)
+    described = describe_run('vcr', start, store, loss=kind, choices=sha256_of([(task, each.annot_id, each.question.text, each.label) for task, each in training.choices]))
+    model, first = ChoiceModel(start, config.seed).to(device), next(iter(asked.values()), None)
     def loss_of(model, made): return choice_loss(model(made[0].to(device)), made[1].to(device), kind)
-    first = next(iter(asked.values()), None)
     def evaluate(model): return choice_accuracy(predict_choices(model, first), first)
-    finetune(model, training, loss_of, evaluate if first else None, out, config, dict(task='vcr', data=seen), every, progress, accept_changes)
-    result = {name: choice_accuracy(predict_choices(model, data), data) for name, data in asked.items()} | dict(items=len(training)//2)
+    finetune(model, training, loss_of, evaluate if first else None, out, config, described, every, progress, accept_changes)
+    logits = {name: predict_choices(model, data) for name, data in asked.items()}
+    result = {name: choice_accuracy(logits[name], data) for name, data in asked.items()} | dict(items=len(training)//2)
     if this_process()[0] == 0: # of several that train together one writes
+        for name, data in asked.items(): write_predictions(prediction_rows(logits[name], data), out/f'predictions-{name}.jsonl')
         for name in splits.keys() - asked.keys(): write_leaderboard(leaderboard_rows(model, splits[name], store, start, config), out/f'leaderboard-{name}.csv')
         save_json(result, out/'result.json')
     return result
+
+# %% ../nbs/21_vcr.ipynb #4b96e6fb
+def _joined(
+    items: Sequence[VCRItem], # to be shown
+    predictions: Mapping[str, str | Path], # model -> its predictions, as `finetune_vcr` writes them
+) -> list[dict[str, dict]]: # of each item model -> its row
+    "What each model says of each item."
+    tables = {}
+    for model, file in predictions.items():
+        tables[model] = {row.get('annot_id'): row for row in read_predictions(file)}
+        for name, row in tables[model].items():
+            if not {'annot_id', *TASKS} <= row.keys():
+                raise ValueError(f'{file}: expected annot_id, answer and rationale in each line, got {", ".join(row)}; are these predictions of a run on VCR?')
+        lacking = [item.annot_id for item in items if item.annot_id not in tables[model]]
+        if lacking: raise ValueError(f'{file}: it has no line for {len(lacking)} of {len(items)} items, the first is {lacking[0]}; take the predictions of the split that they come from')
+    return [{model: table[item.annot_id] for model, table in tables.items()} for item in items]
+
+def choice_items(
+    items: Sequence[VCRItem], # to be shown
+    folder: str | Path, # holds vcr1images
+    predictions: Mapping[str, str | Path], # model -> its predictions, as `finetune_vcr` writes them
+) -> list[ChoiceItem]: # in the same order
+    "What `ChoiceView` shows: items with their pictures, and what each model says of them."
+    found = []
+    for item, rows in zip(items, _joined(items, predictions)):
+        picture = read_picture(path := Path(folder)/'vcr1images'/item.img_fn)
+        if isinstance(picture, str): raise ValueError(f'{path}: {picture}; it is the picture of item {item.annot_id}')
+        chances = ({model: row[task] for model, row in rows.items()} for task in TASKS)
+        found.append(ChoiceItem(picture, list(read_vcr_objects(folder, item).boxes), item.objects, item.question, item.answer_choices, item.rationale_choices,
+                                item.answer_label, item.rationale_label, *chances))
+    return found
+
+# %% ../nbs/21_vcr.ipynb #c5716bd1
+def write_choice_page(
+    items: Sequence[VCRItem], # of which some are shown
+    folder: str | Path, # holds vcr1images
+    predictions: Mapping[str, str | Path], # model -> its predictions; one or two models
+    file: str | Path, # the page to write
+    count: int = 12, # items
+) -> Path: # the page
+    "Write a page with items and what models choose; it needs no server and no network."
+    if not 1 <= len(predictions) <= 2: raise ValueError(f'predictions: expected those of one or two models, got {len(predictions)}')
+    differing = [] # of each item: do the models differ about its answer, about its rationale?
+    for item, rows in zip(items, _joined(items, predictions)):
+        labels = dict(answer=item.answer_label, rationale=item.rationale_label)
+        differing.append([len({row[task].index(max(row[task])) == label for row in rows.values()}) > 1 for task, label in labels.items() if label is not None])
+    order = sorted(range(len(items)), key=lambda i: (not any(differing[i][:1]), not any(differing[i]), sha256_of(items[i].annot_id)))[:count]
+    view = ChoiceView(choice_items([items[i] for i in order], folder, predictions))
+    title, told = f'{len(order)} of {len(items):,} choices', 'A hash of their ids has chosen them.'
+    if len(predictions) == 2: told = f'One model alone is right about the answer or the reason of {sum(map(any, differing)):,} items; these come first. Otherwise a hash of the ids decides.'
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
+    style = '<style>body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:62rem;padding:0 1rem;color:#1f2937;background:#fff}</style>'
+    with moved_into_place(file) as part: part.write_text(f'{head}{style}<h1>{title}</h1><p>{told}</p>{view.to_html()}</html>', encoding='utf-8')
+    return Path(file)
+
+# %% ../nbs/21_vcr.ipynb #6408a176
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    "What a model chooses for one picture and one question."
+    item: ChoiceItem # picture, texts and chances, as `ChoiceView` shows them
+    best: int # the answer that it chooses, 0 to 3
+    explained: int | None = None # the answer whose reasons were asked for, 0 to 3; None: no reasons were
+    reason: int | None = None # the reason that it chooses, 0 to 3
+
+    def fig(self,
+        part: str = 'answers', # or 'rationales'
+    ) -> Figure:
+        "The picture with its boxes, and four texts with their chances."
+        if part == 'rationales' and self.reason is None: raise ValueError("part 'rationales': no reasons were asked for; give four to predict")
+        own = part == 'rationales' and self.item.answer_label is None # what is explained is the model's answer, and nobody knows whether it is right
+        item = replace(self.item, question=(*self.item.question, *self.item.answers[self.explained])) if own else self.item
+        return ChoiceView([item], ChoiceState(part=part)).fig()
+
+# %% ../nbs/21_vcr.ipynb #f84fb4d4
+def _checked_texts(
+    texts: Mapping[str, Sequence], # what it is called in an error -> words and references
+    names: Sequence[str], # of the objects
+) -> tuple[Tokens, ...]: # in the same order
+    "Texts that say something, and refer to objects that are there."
+    found = []
+    for where, text in texts.items():
+        if isinstance(text, str) or not all(isinstance(token, (str, tuple, list)) for token in text):
+            raise ValueError(f"{where}: expected words and tuples of object numbers, such as ('Why', 'is', (0,), 'here', '?'), got {text!r:.60}")
+        found.append(tuple(token if isinstance(token, str) else tuple(token) for token in text))
+        try: said = worded(found[-1], names).text
+        except ValueError as error: raise ValueError(f'{where}: {error}') from None
+        if not any(letter.isalnum() for letter in said): raise ValueError(f'{where} says nothing: expected at least one word or reference, got {text!r:.60}')
+    return tuple(found)
+
+def _asked(names: Sequence[str], question: Sequence, options: Sequence[Sequence], reasons: Sequence[Sequence], answer: int | None) -> VCRItem: # without a picture
+    "A question as an item."
+    if len(options) != 4: raise ValueError(f'options: expected four answers to choose from, got {len(options)}')
+    if len(reasons) not in (0, 4): raise ValueError(f'reasons: expected four, or none, got {len(reasons)}')
+    if answer not in (None, 0, 1, 2, 3): raise ValueError(f'answer: expected the number of the right one, 0 to 3, or None, got {answer!r}')
+    called = {'question': question, **{f'options[{i}]': each for i, each in enumerate(options)}, **{f'reasons[{i}]': each for i, each in enumerate(reasons)}}
+    question, *texts = _checked_texts(called, names)
+    return VCRItem('picture', 'picture', 0, '', '', '', tuple(names), question, tuple(texts[:4]), tuple(texts[4:]) or ((),)*4)
+
+def _checked_objects(boxes: Tensor | Sequence, names: Sequence[str], image: Image.Image, most: int) -> Tensor: # (n, 4) float32
+    "Boxes of a picture with their names, no more than a model reads."
+    places = as_numbers(boxes, 'boxes').float()
+    places = places if places.numel() else places.reshape(0, 4)
+    check_boxes(places, 'boxes', image.size)
+    if len(names) != len(places): raise ValueError(f'names: expected {len(places)}, one for each box, got {len(names)}')
+    if len(places) > most: raise ValueError(f'boxes: {len(places)} were given, and the model was trained to read {most} at most; leave out those that no text refers to')
+    return places
+
+# %% ../nbs/21_vcr.ipynb #4a334f05
+def predict(
+    run: str | Path, # folder of a finished fine-tuning on VCR
+    picture: Image.Image | str | Path, # the picture, or its file
+    boxes: Tensor | Sequence, # (n, 4) x1, y1, x2, y2 of its objects in pixels
+    names: Sequence[str], # n kinds of object; people are called 'person' and get names
+    question: Sequence, # words, and references as tuples of object numbers, counted from 0
+    options: Sequence[Sequence], # four answers, made like the question
+    reasons: Sequence[Sequence] = (), # four reasons, or none
+    answer: int | None = None, # the right answer, 0 to 3, which the reasons shall explain; None: not known, they explain the model's own
+    detector: str = 'world', # that describes the boxes; the one of the training
+) -> Chosen:
+    "Choose an answer, and perhaps a reason, for one picture."
+    finished, image = open_finished(run, 'vcr'), picture if isinstance(picture, Image.Image) else read_picture(Path(picture))
+    if isinstance(image, str): raise ValueError(f'{picture}: {image}')
+    places = _checked_objects(boxes, names, image, finished.config.regions)
+    asked, known = _asked(names, question, options, reasons, answer), {}
+    store, model = look_at(image, finished, detector, places), ChoiceModel(finished.start)
+    load_finished(model, finished.folder)
+    def chances(task):
+        data = ChoiceData([replace(asked, img_fn=store.ids[0])], store, finished.start, finished.config, (task,), known)
+        return predict_choices(model, data).softmax(1)[0].tolist()
+    name, found = finished.folder.resolve().name, chances('answer')
+    best = found.index(max(found))
+    explained = (best if answer is None else answer) if reasons else None
+    known[asked.annot_id] = explained
+    why = chances('rationale') if reasons else None
+    item = ChoiceItem(image, places, asked.objects, asked.question, asked.answer_choices, asked.rationale_choices, answer, None, {name: found}, {name: why} if why else {})
+    return Chosen(item, best, explained, why.index(max(why)) if why else None)

@@ -156,6 +156,7 @@ def read_vcr(
             where = f'{path}, line {number}'
             try: row = json.loads(line)
             except (ValueError, RecursionError) as error: raise ValueError(f'{where}: not JSON ({error})') from None
+            if isinstance(row, dict) and isinstance(row.get('annot_id'), str): where += f', annot_id {row["annot_id"]}'
             item = _item(row, split != 'test', where)
             if item.annot_id in seen: raise ValueError(f'{where}: the annot_id {item.annot_id!r} was already used in line {seen[item.annot_id]}')
             seen[item.annot_id] = number
