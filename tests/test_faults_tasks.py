@@ -21,7 +21,7 @@ from vlground.vcr import object_boxes
 from vlground.vcrdata import read_vcr
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*use of fork')
-STEPS, SAVE_EVERY = dict(refer=120, vqa=120, vcr=80), 5 # without this, the command saves every 200 steps
+STEPS, SAVE_EVERY = dict(refer=120, vqa=120, vcr=80), 5
 LEFT = {'refer': ('predictions-val.jsonl', 'predictions-testA.jsonl', 'predictions-testB.jsonl'), 'vqa': ('answers.json', 'submission-val.json', 'submission-test.json'), 'vcr': ('leaderboard-test.csv',)}
 
 
@@ -51,10 +51,10 @@ def begin(data, runs, tmp_path):
     started = []
     def start(task, kind, out, dying=False, **changes):
         where = dict(refer='refer', vqa='vqa', vcr='.')[task]
-        words = ['vlground_finetune', task, '--data', data/task/where, '--regions', data/task/'R', '--start', runs/kind, '--out', out, '--steps', STEPS[task], '--batch_size', 4, '--least', 2]
+        words = ['vlground_finetune', task, '--data', data/task/where, '--regions', data/task/'R', '--start', runs/kind, '--out', out, '--steps', STEPS[task], '--batch_size', 4, '--save_every', SAVE_EVERY, *(['--least', 2] if task == 'vqa' else [])]
         words += [word for name, value in changes.items() for word in (f'--{name}', value)]
         def do():
-            finetuning.TrainConfig = partial(finetuning.TrainConfig, save_every=SAVE_EVERY, log_every=2) # in the process of the command alone
+            finetuning.TrainConfig = partial(finetuning.TrainConfig, log_every=2) # in the process of the command alone
             if dying: finetuning.train = partial(and_die, finetuning.train)
             command(*words)
         started.append(Job(do, told=tmp_path/f'told-{len(started)}'))

@@ -194,17 +194,18 @@ def test_the_same_run_twice_and_a_finished_one_again(run, refer, small_regions, 
     assert (tmp_path/'again'/'predictions-val.jsonl').read_bytes() == (run[0]/'predictions-val.jsonl').read_bytes()
 
 
-OTHER = dict(fraction=.5, words=9, regions=7, steps=31, epochs=2., batch_size=8, learning_rate=1e-3, head_rate=2., drops=(.5,), warmup=.2, weight_decay=.1, precision='bfloat16', seed=1)
+OTHER = dict(fraction=.5, words=9, regions=7, steps=31, epochs=2., batch_size=8, learning_rate=1e-3, head_rate=2., drops=(.5,), warmup=.2, weight_decay=.1, precision='bfloat16', save_every=7, seed=1)
 
 
-@pytest.mark.parametrize('name', [*OTHER, 'start', 'expressions', 'hard'])
+@pytest.mark.parametrize('name', [*OTHER, 'start', 'expressions', 'pictures', 'hard'])
 def test_another_run_in_the_same_folder_is_refused_and_changes_nothing(run, refer, small_regions, store, name):
     assert set(OTHER) | {'blind'} == set(asdict(FEW)), 'every setting is tried'
     before, config, start, data = contents(run[0]), FEW, start_of(fresh(store)), refer
     if name == 'start': start = start_of(fresh(store, seed=9))
     elif name == 'expressions': data = replace(refer, expressions=tuple(replace(said, text=said.text + ' now') for said in refer.expressions))
+    elif name == 'pictures': data = replace(refer, expressions=tuple(replace(said, file_name=refer.expressions[0].file_name) for said in refer.expressions))
     elif name != 'hard': config = replace(FEW, **{name: OTHER[name]})
-    with pytest.raises(ValueError, match=rf'begun with another configuration .*{name}: .* before, .* now'):
+    with pytest.raises(ValueError, match=rf'begun with another configuration .*{dict(pictures="expressions").get(name, name)}: .* before, .* now'):
         finetune_refer(data, small_regions, run[0], start, config, ('val', 'train'), name == 'hard', every=15, progress='none')
     assert contents(run[0]) == before
 
@@ -322,6 +323,7 @@ def test_the_grounder_itself(refer, small_world, tmp_path):
     before = next(teacher.model.parameters()).clone()
     tuned = finetune_grounder(teacher, refer.split('train'), images, tmp_path/'grounder', how, progress='none')
     assert torch.equal(next(teacher.model.parameters()), before) and tuned.name.endswith('-finetuned') and 0 <= pointing_accuracy(tuned, said, images) <= 1
+    with pytest.raises(ValueError, match='begun with another configuration .*expressions'): finetune_grounder(teacher, refer.split('val'), images, tmp_path/'grounder', how, progress='none')
     with pytest.raises(ValueError, match='lost.jpg: '): pointing_accuracy(teacher, [replace(said[0], file_name='lost.jpg')], images)
 
 

@@ -69,7 +69,8 @@ def show_image(
     h, w = pixels.shape[:2]
     ax = _axes(ax, size*w/max(w, h), size*h/max(w, h))
     ax.imshow(pixels, extent=(0, w, h, 0))
-    ax.set(title=title, xlabel='x (pixels)', ylabel='y (pixels)')
+    ax.set(xlabel='x (pixels)', ylabel='y (pixels)')
+    if title is not None: ax.set_title(title, parse_math=False) # a caption's $ is a dollar
     return ax
 
 # %% ../nbs/00_core.ipynb #04549b68

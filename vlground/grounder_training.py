@@ -8,7 +8,7 @@ __all__ = ['Batch', 'responsible', 'grounding_loss', 'grounding_batch', 'Labelle
 
 # %% ../nbs/10_grounder_training.ipynb #d0000001
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -130,13 +130,14 @@ def fit_grounder(
     folder: Path | str, # the run's folder
     progress: str = 'bar', # 'bar', 'file' (writes progress.json) or 'none'
     evaluate: Callable | None = None, # model -> figures for the log
+    settings: Mapping | None = None, # what else defines the run: plain JSON, compared when it is resumed
 ) -> OneStageGrounder: # trained, in evaluation mode
     "Train a grounder; run again after a kill, it goes on."
     def loss(model, batch):
         weight = next(model.parameters())
         images, texts, which, boxes = (item.to(weight.device) for item in batch)
         return grounding_loss(model(images, texts, which), boxes, model.config)
-    train(model, batches, loss, config, folder, evaluate, dict(grounder=asdict(model.config)), progress)
+    train(model, batches, loss, config, folder, evaluate, dict(grounder=asdict(model.config), **(settings or {})), progress)
     return model.eval()
 
 def train_grounder(

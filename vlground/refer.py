@@ -7,7 +7,7 @@ __all__ = ['ExpressionData', 'ReferModel', 'refer_loss', 'predict_regions', 'ref
            'finetune_refer', 'Pointed', 'predict', 'write_refer_page', 'pointing_accuracy', 'finetune_grounder',
            'with_other_sets', 'blind_accuracy']
 
-# %% ../nbs/19_refer.ipynb #d7c5c616
+# %% ../nbs/19_refer.ipynb #76c6a577
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from .albums import read_picture
 from .boxes import box_iou
-from .checkpoints import load_finished
+from .checkpoints import load_finished, weights_sha256
 from .core import GREEN, GREY, ORANGE, save_json, sha256_of, show_boxes, torch_rng
 from .expressions import Expression, ReferData, proposals
-from .finetuning import (FinetuneConfig, PictureTexts, Start, chosen_by_hash, describe_run, finetune, look_at, of_fraction, open_finished, read_predictions,
-                                 score_all, tokenizer_of, write_figures, write_predictions)
+from .finetuning import (FinetuneConfig, PictureTexts, Start, chosen_by_hash, describe_run, finetune, look_at, of_fraction, open_finished, open_regions,
+                                 read_predictions, score_all, tokenizer_of, write_figures, write_predictions)
 from .grounder import OneStageTeacher, hits
 from .grounder_training import LabelledPhrase, fit_grounder, item_batch
 from .pretrain import PretrainingModel
@@ -35,7 +35,7 @@ from .training import TrainConfig, this_process
 from .transformer import Batch
 from .worldquestions import guess_blindly
 
-# %% ../nbs/19_refer.ipynb #a188b37a
+# %% ../nbs/19_refer.ipynb #e39240c3
 class ExpressionData:
     "Referring expressions with the regions of their pictures, ready to be put into batches."
     def __init__(self,
@@ -47,9 +47,10 @@ class ExpressionData:
         if config.blind: raise ValueError('without regions there is nothing to choose from: `blind` is not for referring expressions, see `blind_accuracy`')
         images, names = [each.file_name for each in expressions], [f'sent_id {each.id}' for each in expressions]
         self.texts = PictureTexts([each.text for each in expressions], images, names, store, tokenizer_of(start, config.words), config.words, config.regions)
-        seen = [store[int(i)] for i in self.texts.positions]
         # region 0, the whole picture, is a candidate too
-        self.boxes = [torch.cat([torch.tensor([[0., 0., *each.size]]), each.boxes[:config.regions]]) for each in seen]
+        def candidates(view): return torch.cat([torch.tensor([[0., 0., *view.size]]), view.boxes[:config.regions]])
+        boxes = {i: candidates(store.view(i)) for i in set(self.texts.positions.tolist())}
+        self.boxes = [boxes[i] for i in self.texts.positions.tolist()] # expressions about one picture share them
         self.expressions = list(expressions)
         self.ious = [box_iou(each, torch.tensor([said.box]))[:, 0] for each, said in zip(self.boxes, expressions)]
 
@@ -115,13 +116,13 @@ def refer_accuracy(
     "The share of expressions whose best region has IoU > 0.5 with the true box."
     return sum(bool(iou[score.argmax()] > .5) for score, iou in zip(scores, data.ious)) / len(data)
 
-# %% ../nbs/19_refer.ipynb #d4c93077
+# %% ../nbs/19_refer.ipynb #8e6c7f89
 @torch.inference_mode()
 def zero_shot_regions(
     start: PretrainingModel, # pre-trained with the grounding loss, not fine-tuned
     data: ExpressionData, # expressions
     batch_size: int = 128, # at once
-) -> list[Tensor]: # (r,) f_align's logits of each expression's regions, the global region last of all
+) -> list[Tensor]: # (r,) f_align's logits of each expression's regions; the global region first, with -inf: it is never the answer
     "Score the regions of every expression by the grounding head alone, taking the whole expression for a phrase."
     if start.grounding is None: raise ValueError('this model was pre-trained without the grounding loss: it has no f_align to ask')
     start.eval()
@@ -137,7 +138,7 @@ def zero_shot_regions(
         found += [row[mask] for row, mask in zip(scores, batch.region_mask.cpu())]
     return found
 
-# %% ../nbs/19_refer.ipynb #6b78e850
+# %% ../nbs/19_refer.ipynb #fa842c88
 def refer_boxes(
     data: ReferData, # with the gold boxes
     detections: dict[str, Tensor], # file name of each picture -> (n, 4) boxes in pixels, surest first
@@ -146,7 +147,7 @@ def refer_boxes(
     "What to describe for a training with gold boxes: the surest detections, and where none is measured the truth."
     gold = proposals(data, {name: boxes[:0] for name, boxes in detections.items()})
     if crowded := [(name, len(boxes)) for name, boxes in gold.items() if len(boxes) > most]:
-        raise ValueError('{}: it has {} gold boxes, and {} regions are read; raise the number of regions'.format(*crowded[0], most))
+        raise ValueError('{}: it has {} gold boxes, and {} regions are read; raise `most`'.format(*crowded[0], most))
     return proposals(data, {name: boxes[:most - len(gold[name])] for name, boxes in detections.items()})
 
 # %% ../nbs/19_refer.ipynb #281964db
@@ -156,7 +157,7 @@ def _rows(split: ExpressionData, scores: Sequence[Tensor]) -> list[dict]:
     return [dict(id=said.id, image=said.file_name, text=said.text, box=list(said.box), regions=[rounded(box, 2) for box in boxes], scores=rounded(score, 4))
             for said, boxes, score in zip(split.expressions, split.boxes, scores)]
 
-# %% ../nbs/19_refer.ipynb #9477973f
+# %% ../nbs/19_refer.ipynb #4eb0237f
 def finetune_refer(
     data: ReferData, # expressions of all splits
     regions: Path | str, # store of the pictures' regions
@@ -169,24 +170,24 @@ def finetune_refer(
     progress: str = 'bar', # 'bar', 'plot' (in a notebook), 'file' (writes progress.json) or 'none'
     device: torch.device | str = 'cpu', # where to train
     accept_changes: bool = False, # go on although the folder was begun with other settings, data or another start?
-) -> dict: # for each split accuracy, ceiling and chance in [0, 1] and n; 'expressions', the number of those trained on
+) -> dict: # for each split accuracy, ceiling and chance in [0, 1] and n; 'expressions', the number of those trained on; of several processes only the first is told
     "Fine-tune on referring expressions; run again after a kill, it goes on. Leaves result.json and predictions."
-    out, store = Path(out), Store(regions, in_memory=True)
+    out, store = Path(out), open_regions(regions)
     training = ExpressionData(of_fraction(data.split('train'), lambda each: str(each.image_id), config.fraction), store, start, config)
     splits = {name: ExpressionData(data.split(name), store, start, config) for name in measure}
-    described = describe_run('refer', start, store, hard=hard, expressions=sha256_of([(said.id, said.text, said.box) for said in training.expressions]))
+    described = describe_run('refer', start, store, hard=hard, expressions=sha256_of([(said.id, said.file_name, said.text, said.box) for said in training.expressions]))
     model, first = ReferModel(start, config.seed).to(device), splits[measure[0]]
     def loss(model, made):
         batch, ious = (part.to(device) for part in made)
         return refer_loss(model(batch), ious, batch.region_mask, hard)
     def evaluate(model): return {'accuracy': refer_accuracy(predict_regions(model, first), first)}
     finetune(model, training, loss, evaluate, out, config, described, every, progress, accept_changes)
+    if this_process()[0]: return {} # of several that train together one answers
     scores = {name: predict_regions(model, split) for name, split in splits.items()}
     def figures(name, split): return dict(accuracy=refer_accuracy(scores[name], split), ceiling=split.ceiling(), chance=split.chance(), n=len(split))
     result = dict(expressions=len(training), **{name: figures(name, split) for name, split in splits.items()})
-    if this_process()[0] == 0: # of several that train together one writes
-        for name, split in splits.items(): write_predictions(_rows(split, scores[name]), out/f'predictions-{name}.jsonl')
-        save_json(result, out/'result.json')
+    for name, split in splits.items(): write_predictions(_rows(split, scores[name]), out/f'predictions-{name}.jsonl')
+    save_json(result, out/'result.json')
     return result
 
 # %% ../nbs/19_refer.ipynb #e32e0c10
@@ -249,7 +250,7 @@ def write_refer_page(
     told = 'Thick: the answer, green and called right if its IoU with the truth is above one half. Dashed: the truth. The numbers are the scores of the eight best proposals.'
     return write_figures(figures, file, f'{len(figures)} of {len(rows):,} referring expressions', told)
 
-# %% ../nbs/19_refer.ipynb #33256b92
+# %% ../nbs/19_refer.ipynb #0ac8e880
 def pointing_accuracy(
     teacher: OneStageTeacher, # that points
     expressions: Sequence[Expression], # with their true boxes
@@ -275,7 +276,8 @@ def finetune_grounder(
     "Fine-tune a grounder on referring expressions; run again after a kill, it goes on."
     model, items = deepcopy(teacher.model).train(), [LabelledPhrase(Path(images)/said.file_name, said.text, said.box) for said in expressions]
     batches = partial(item_batch, items=items, size=config.batch_size, seed=config.seed, read=teacher.read, config=model.config)
-    return OneStageTeacher(fit_grounder(model, batches, config, out, progress), teacher.read, f'{teacher.name}-finetuned')
+    told = dict(start=weights_sha256(teacher.model), teacher=teacher.name, expressions=sha256_of([(said.id, said.file_name, said.text, said.box) for said in expressions]))
+    return OneStageTeacher(fit_grounder(model, batches, config, out, progress, settings=told), teacher.read, f'{teacher.name}-finetuned')
 
 # %% ../nbs/19_refer.ipynb #06458892
 def with_other_sets(

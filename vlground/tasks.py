@@ -6,7 +6,8 @@
 __all__ = ['SIZES', 'HOW', 'ARMS', 'COLUMNS', 'TasksSize', 'Job', 'jobs_of', 'task_job', 'collect_tasks', 'tasks_rows',
            'tasks_table', 'tasks_figure', 'run_tasks']
 
-# %% ../nbs/90_tasks.ipynb #ddbfc8cc
+# %% ../nbs/90_tasks.ipynb #df89de6e
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -76,7 +77,7 @@ def jobs_of(
     arms = {'vqa': ('blind', 'scratch', 'baseline', 'ours'), 'vcr': ('blind', 'scratch', 'baseline', 'ours'), 'refer': ('multi', 'grounder', 'blind')}
     return [Job(demo, out, size, task, arm, seed) for task, some in arms.items() for seed in seeds for arm in some]
 
-# %% ../nbs/90_tasks.ipynb #009a957f
+# %% ../nbs/90_tasks.ipynb #71fb7291
 def _questions(job: Job) -> dict:
     read = {split: read_vqa(job.out/'W'/'vqa', split) for split in ('train', 'val')}
     labels = answer_vocabulary([*read['train'], *read['val']], job.size.least)
@@ -111,7 +112,8 @@ def task_job(
     job: Job, # to be done
 ) -> Job: # the same
     "Fine-tune and measure, unless that is done."
-    if not (job.folder/'measured.json').exists(): save_json(dict(vqa=_questions, vcr=_choices, refer=_expressions)[job.task](job), job.folder/'measured.json')
+    whole = (job.folder/'measured.json').exists() and (job.task == 'refer' or (job.folder/'predictions-val.jsonl').exists())
+    if not whole: save_json(dict(vqa=_questions, vcr=_choices, refer=_expressions)[job.task](job), job.folder/'measured.json')
     return job
 
 # %% ../nbs/90_tasks.ipynb #261fb108
@@ -188,7 +190,7 @@ def tasks_figure(
     panels[0].set_ylabel('accuracy (%)')
     return figure
 
-# %% ../nbs/90_tasks.ipynb #a46aef06
+# %% ../nbs/90_tasks.ipynb #f6e0dd05
 def _prepare(out: Path, size: TasksSize, seed: int, workers: int, quiet: bool) -> None:
     "The world of the questions and choices, and the regions of its pictures."
     W = write_world(out/'W', 1, 1, 1, seed, workers, quiet, vqa=size.vqa, vcr=size.vcr)
@@ -223,11 +225,11 @@ def run_tasks(
     if not (demo/'demo.json').is_file(): raise FileNotFoundError(f'{demo}: no demo.json; run vlground_demo --out {demo} to its end first')
     plan = load_json(demo/'plan.json')['plan']
     if '1' not in load_json(demo/'demo.json')['fractions']: raise ValueError(f'{demo}: this demo was not fine-tuned on all expressions')
-    described = dict(size=asdict(size), seed=seed, how={task: asdict(config) for task, config in HOW.items()}, demo=plan)
+    how = {task: asdict(config) for task, config in dict(refer=FINETUNE, **HOW).items()}
+    described = json.loads(json.dumps(dict(size=asdict(size), seed=seed, how=how, demo=plan))) # as it is read back
     out.mkdir(parents=True, exist_ok=True)
     if (out/'plan.json').exists() and load_json(out/'plan.json') != described: raise ValueError(f'{out} holds other tasks (another size, seed or demo); choose another folder or remove it')
     save_json(described, out/'plan.json')
-    described = load_json(out/'plan.json')
     _prepare(out, size, seed, workers, quiet)
     seeds = [plan['seed']*1000 + i for i in range(plan['size']['seeds'])]
     jobs = jobs_of(demo, out, size, seeds)

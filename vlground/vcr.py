@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from .albums import read_picture
 from .checkpoints import load_finished
 from .core import moved_into_place, save_json, sha256_of, torch_rng
-from .finetuning import FinetuneConfig, PictureTexts, Start, describe_run, finetune, look_at, of_fraction, open_finished, read_predictions, score_all, tokenizer_of, write_predictions
+from .finetuning import FinetuneConfig, PictureTexts, Start, describe_run, finetune, look_at, of_fraction, open_finished, open_regions, read_predictions, score_all, tokenizer_of, write_predictions
 from .regions import check_boxes
 from .store import Store
 from .training import this_process
@@ -44,7 +44,9 @@ def object_boxes(
     for item in items:
         if item.img_fn in found: continue
         boxes = torch.tensor(read_vcr_objects(folder, item).boxes).reshape(-1, 4)
-        found[item.img_fn] = boxes if others is None else torch.cat([boxes, others.get(item.img_fn).boxes])
+        if others is not None and item.img_fn not in others.index:
+            raise ValueError(f'{others.folder}: {item.img_fn}, the picture of item {item.annot_id}, has no regions; run vlground_regions on vcr1images')
+        found[item.img_fn] = boxes if others is None else torch.cat([boxes, others.view(others.index[item.img_fn]).boxes])
     return found
 
 # %% ../nbs/21_vcr.ipynb #bfd8f035
@@ -75,7 +77,7 @@ class ChoiceData:
         "All objects of an item must be among its picture's regions."
         for item in items:
             if len(item.objects) > regions: raise ValueError(f'item {item.annot_id}: it has {len(item.objects)} objects, and {regions} regions are read; raise --most_regions')
-            if item.img_fn in store.index and len(store.get(item.img_fn).boxes) < len(item.objects):
+            if item.img_fn in store.index and len(store.view(store.index[item.img_fn]).boxes) < len(item.objects):
                 raise ValueError(f'item {item.annot_id}: its picture has fewer regions in {store.folder} than it has objects; make the store with the boxes of object_boxes')
 
     def __len__(self) -> int: return len(self.choices)
@@ -177,6 +179,7 @@ def prediction_rows(
         rows.setdefault(choice.annot_id, dict(annot_id=choice.annot_id))[task] = [round(chance, 6) for chance in chances]
     return list(rows.values())
 
+# %% ../nbs/21_vcr.ipynb #f1a00007
 def finetune_vcr(
     train: Sequence[VCRItem], # to train on
     splits: Mapping[str, Sequence[VCRItem]], # to answer, of which the first is measured while training; those without labels go to the leaderboard
@@ -189,23 +192,27 @@ def finetune_vcr(
     progress: str = 'bar', # 'bar', 'plot', 'file' or 'none'
     device: torch.device | str = 'cpu', # where to train
     accept_changes: bool = False, # go on although the folder was begun with other settings, data or another start?
-) -> dict: # for each split with labels what `choice_accuracy` gives, and the number of training items
+) -> dict: # for each split with labels what `choice_accuracy` gives, and the number of training items; of several processes only the first is told
     "Fine-tune on both choices together; run again after a kill, it goes on. Leaves result.json, predictions and, for splits without labels, the leaderboard's table."
-    out, store, kind = Path(out), Store(regions, in_memory=True), loss or ('sigmoid' if start.kind == 'vlbert' else 'softmax')
+    out, store, kind = Path(out), open_regions(regions), loss or ('sigmoid' if start.kind == 'vlbert' else 'softmax')
     choice_loss(torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64), kind) # an unknown loss is told now
     training = ChoiceData(of_fraction(train, lambda item: item.img_fn, config.fraction), store, start, config)
     asked = {name: ChoiceData(items, store, start, config) for name, items in splits.items() if all(item.answer_label is not None for item in items)}
-    described = describe_run('vcr', start, store, loss=kind, choices=sha256_of([(task, each.annot_id, each.question.text, each.label) for task, each in training.choices]))
+    read = sha256_of([(task, each.annot_id, each.file_name, each.question.text, [option.text for option in each.options], each.label) for task, each in training.choices])
+    described = describe_run('vcr', start, store, loss=kind, choices=read)
     model, first = ChoiceModel(start, config.seed).to(device), next(iter(asked.values()), None)
     def loss_of(model, made): return choice_loss(model(made[0].to(device)), made[1].to(device), kind)
     def evaluate(model): return choice_accuracy(predict_choices(model, first), first)
     finetune(model, training, loss_of, evaluate if first else None, out, config, described, every, progress, accept_changes)
-    logits = {name: predict_choices(model, data) for name, data in asked.items()}
-    result = {name: choice_accuracy(logits[name], data) for name, data in asked.items()} | dict(items=len(training)//2)
-    if this_process()[0] == 0: # of several that train together one writes
-        for name, data in asked.items(): write_predictions(prediction_rows(logits[name], data), out/f'predictions-{name}.jsonl')
-        for name in splits.keys() - asked.keys(): write_leaderboard(leaderboard_rows(model, splits[name], store, start, config), out/f'leaderboard-{name}.csv')
-        save_json(result, out/'result.json')
+    if this_process()[0]: return {} # of several that train together one answers
+    result = {}
+    for name, data in asked.items():
+        logits = predict_choices(model, data)
+        result[name] = choice_accuracy(logits, data)
+        write_predictions(prediction_rows(logits, data), out/f'predictions-{name}.jsonl')
+    for name in splits.keys() - asked.keys(): write_leaderboard(leaderboard_rows(model, splits[name], store, start, config), out/f'leaderboard-{name}.csv')
+    result['items'] = len(training)//2
+    save_json(result, out/'result.json')
     return result
 
 # %% ../nbs/21_vcr.ipynb #4b96e6fb

@@ -26,7 +26,7 @@ from .albums import find_images, read_picture
 from .checkpoints import load_finished
 from .core import GREEN, GREY, ORANGE, moved_into_place, save_json, sha256_of, show_image, torch_rng
 from .datasets import typed_fields
-from .finetuning import FinetuneConfig, PictureTexts, Start, describe_run, finetune, look_at, of_fraction, open_finished, score_all, tokenizer_of, write_predictions
+from .finetuning import FinetuneConfig, PictureTexts, Start, describe_run, finetune, look_at, of_fraction, open_finished, open_regions, score_all, tokenizer_of, write_predictions
 from .phrases import load_tokenizer
 from .questions import Question, normalise_answer, read_answers, soft_targets, vqa_accuracy, write_answers
 from .store import Store
@@ -70,7 +70,9 @@ class QuestionData:
 
     def ceiling(self) -> float: # in [0, 1]
         "The accuracy of always giving the best answer that has a label."
-        return sum(max(scores.values(), default=0.) for scores in self.scores)/len(self)
+        names = list(self.labels)
+        best = (max((vqa_accuracy(names[label], question.answers) for label in scores), default=0.) for question, scores in zip(self.questions, self.scores))
+        return sum(best)/len(self)
 
 # %% ../nbs/20_vqa.ipynb #3134fcce
 def answer_loss(
@@ -148,27 +150,29 @@ def finetune_vqa(
     progress: str = 'bar', # 'bar', 'plot', 'file' or 'none'
     device: torch.device | str = 'cpu', # where to train
     accept_changes: bool = False, # go on although the folder was begun with other settings, data or another start?
-) -> dict: # for each split with answers what `answer_accuracy` gives, 'ceiling', and the number of training questions
+) -> dict: # for each split with answers what `answer_accuracy` gives, 'ceiling', and the number of training questions; of several processes only the first is told
     "Fine-tune on questions; run again after a kill, it goes on. Leaves result.json, answers.json, predictions and the answers in the form that the test server takes."
-    out, store = Path(out), Store(regions, in_memory=True)
+    out, store = Path(out), open_regions(regions)
     if not labels: raise ValueError('no answer has a label: lower the number of questions that an answer must be the most frequent answer of')
     training = QuestionData(of_fraction(train, lambda each: str(each.image_id), config.fraction), store, labels, start, config)
     asked = {name: QuestionData(questions, store, labels, start, config) for name, questions in splits.items()}
     scored = [name for name, data in asked.items() if all(each.answers for each in data.questions)]
-    read = sha256_of([(each.id, each.text, each.answers) for each in training.questions])
+    read = sha256_of([(each.id, each.image_id, each.text, each.answers) for each in training.questions])
     described = describe_run('vqa', start, store, answers=sha256_of(list(labels)), questions=read, rule=training.rule)
     model = AnswerModel(start, len(labels), config.seed).to(device)
     def loss(model, made): return answer_loss(model(made[0].to(device)), made[1].to(device))
     def evaluate(model): return {'accuracy': answer_accuracy(predict_answers(model, asked[scored[0]]), asked[scored[0]])['all']['accuracy']}
     finetune(model, training, loss, evaluate if scored else None, out, config, described, every, progress, accept_changes)
-    logits = {name: predict_answers(model, data) for name, data in asked.items()}
-    result = {name: answer_accuracy(logits[name], asked[name]) | dict(ceiling=asked[name].ceiling()) for name in scored} | dict(questions=len(training))
-    if this_process()[0] == 0: # of several that train together one writes
-        write_answers(labels, out/'answers.json')
-        for name, data in asked.items():
-            write_submission(logits[name], data, out/f'submission-{name}.json')
-            write_predictions(answer_rows(logits[name], data), out/f'predictions-{name}.jsonl')
-        save_json(result, out/'result.json')
+    if this_process()[0]: return {} # of several that train together one answers
+    result = {}
+    write_answers(labels, out/'answers.json')
+    for name, data in asked.items():
+        logits = predict_answers(model, data)
+        if name in scored: result[name] = answer_accuracy(logits, data) | dict(ceiling=data.ceiling())
+        write_submission(logits, data, out/f'submission-{name}.json')
+        write_predictions(answer_rows(logits, data), out/f'predictions-{name}.jsonl')
+    result['questions'] = len(training)
+    save_json(result, out/'result.json')
     return result
 
 # %% ../nbs/20_vqa.ipynb #aa69bcd0
@@ -226,7 +230,7 @@ class Answered:
         right.invert_yaxis()
         marks = [Patch(facecolor=GREEN, label='people said it'), Patch(facecolor=ORANGE, hatch='//', edgecolor='white', label='nobody said it')]*bool(people)
         figure.legend(handles=[*marks, Patch(fill=False, edgecolor='black', linewidth=2, label="the model's answer")], loc='outside lower right', ncol=3, fontsize=8)
-        figure.suptitle(self.text, wrap=True)
+        figure.suptitle(self.text, wrap=True, parse_math=False) # a question's $ is a dollar
         return figure
 
 # %% ../nbs/20_vqa.ipynb #472b4045
