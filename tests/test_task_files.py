@@ -180,9 +180,9 @@ def reword(text, subset='train2014'):
     (lose_picture, r'1 pictures have no regions; question_id 1042001 needs the regions of COCO_val2014_000000000777\.jpg; run vlground_regions'),
     (stray, r'v2_mscoco_train2014_annotations\.json: 1 question_ids are in one file only, such as 424242'),
     (lone, r'v2_mscoco_train2014_annotations\.json: 1 question_ids are in one file only, such as 6009000'),
-    (reword('☃ ☃?'), r'1 texts have no word that the vocabulary knows, the first is that of question_id 1009001; leave it out'),
-    (reword(''), r'the first is that of question_id 1009001; leave it out'),
-    (reword('?!', 'test2015'), r'the first is that of question_id 1001001; leave it out'),
+    (reword('☃ ☃?'), r'1 texts have no word that the vocabulary knows, the first is that of question_id 1009001; put it in other words or leave it out'),
+    (reword(''), r'the first is that of question_id 1009001; put it in other words or leave it out'),
+    (reword('?!', 'test2015'), r'the first is that of question_id 1001001; put it in other words or leave it out'),
     (lambda files: annotations(files)[3]['answers'].pop(), r'v2_OpenEnded_mscoco_train2014_questions\.json, question_id \d+: 9 answers; expected ten')],
     ids=['picture', 'annotation', 'question', 'no known word', 'empty', 'marks alone', 'nine answers'])
 def test_questions_with_something_wrong(terminal, runs, tmp_path, change, told):
@@ -201,7 +201,7 @@ def test_a_question_with_half_a_character(terminal, runs, tmp_path):
 def test_more_words_than_the_model_has_places_for(terminal, runs, tmp_path):
     vqa_2(tmp_path/'here', reword('what colour is the dog ' * 40))
     done(terminal, 'vlground_regions', 'images', '--out', 'R', '--keep', 4)
-    told = refused(terminal, *vqa_words(runs/'vilbert', '--words', 200, '--epochs', 1))
+    told = refused(terminal, *vqa_words(runs/'vilbert', '--words', 200))
     assert '64' in told and 'words' in told.split('64')[0] and not (tmp_path/'here'/'run').exists()
 
 
@@ -288,7 +288,7 @@ def test_choices_without_a_word(terminal, runs, tmp_path):
         rows['val'][1]['answer_choices'][3] = ['.']
     vcr_1(tmp_path/'here', change)
     gather(terminal)
-    assert re.search(r'1 texts have no word that the vocabulary knows, the first is that of .*val-1\b.*; leave it out', refused(terminal, *vcr_words(runs/'vilbert')))
+    assert re.search(r'1 texts have no word that the vocabulary knows, the first is that of .*val-1\b.*; put it in other words or leave it out', refused(terminal, *vcr_words(runs/'vilbert')))
 
 
 def test_a_picture_of_a_choice_is_missing(terminal, runs, tmp_path):

@@ -28,6 +28,7 @@ def measured(tmp_path_factory):
         found = dict(refer=dict(accuracy=number(), off_the_shelf=.4), vqa=dict(val={kind: dict(accuracy=number(), n=9) for kind in ('all', 'yes/no', 'number', 'other')}),
                      vcr=dict(val=dict(answer=number(), rationale=number(), joint=number(), items=7)))
         save_json(found[job.task], job.folder/'measured.json')
+        if job.task != 'refer': (job.folder/'predictions-val.jsonl').touch()
     return demo, out, jobs, collect_tasks(demo, out, jobs)
 
 
