@@ -1,5 +1,8 @@
 "Settings for all tests: one thread, no screen, a home of their own."
 import os
+import runpy
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +60,33 @@ def small_labels(small_world) -> Path:
     from vlground.datasets import read_captions
     from vlground.scaleout import label_captions
     return label_captions(read_captions(small_world/'captions.tsv'), small_world.parent/'labels', shard_size=20, quiet=True)
+
+
+@pytest.fixture(scope='session')
+def runs(small_regions, small_labels, tmp_path_factory):
+    "A pre-training of one step of each backbone, by name."
+    from vlground.pretrain import PRESETS, pretrain
+    folder = tmp_path_factory.mktemp('starts')
+    for kind in ('vilbert', 'vlbert'): pretrain(small_regions, small_labels, folder/kind, replace(PRESETS['mini'], backbone=kind, steps=1, batch_size=4), progress='none')
+    return folder
+
+
+@pytest.fixture
+def terminal(tmp_path, monkeypatch, capsys):
+    "Runs a command line in an empty folder, in this process: exit code, standard output, standard error."
+    def run(name, *words):
+        script = tmp_path/f'{name}.py'
+        script.write_text(f'from vlground.cli import {name}\nif __name__ == "__main__": {name}()\n')
+        monkeypatch.setattr(sys, 'argv', [name, *map(str, words)])
+        monkeypatch.setenv('COLUMNS', '200')
+        (tmp_path/'here').mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path/'here')
+        try:
+            runpy.run_path(str(script), run_name='__main__')
+            code = 0
+        except SystemExit as end: code = end.code or 0
+        return code, *capsys.readouterr()
+    return run
 
 
 def pytest_collection_modifyitems(items):

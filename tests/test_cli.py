@@ -2,9 +2,7 @@
 import json
 import os
 import re
-import runpy
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,24 +16,6 @@ from vlground.logs import read_log
 from vlground.webdata import export_tar
 
 COMMANDS = ('vlground_world', 'vlground_regions', 'vlground_label', 'vlground_check', 'vlground_bench', 'vlground_pretrain', 'vlground_boxes', 'vlground_finetune', 'vlground_demo', 'vlground_tasks')
-
-
-@pytest.fixture
-def terminal(tmp_path, monkeypatch, capsys):
-    "Runs a command line in an empty folder, in this process: exit code, standard output, standard error."
-    def run(name, *words):
-        script = tmp_path/f'{name}.py'
-        script.write_text(f'from vlground.cli import {name}\nif __name__ == "__main__": {name}()\n')
-        monkeypatch.setattr(sys, 'argv', [name, *map(str, words)])
-        monkeypatch.setenv('COLUMNS', '200')
-        (tmp_path/'here').mkdir(exist_ok=True)
-        monkeypatch.chdir(tmp_path/'here')
-        try:
-            runpy.run_path(str(script), run_name='__main__')
-            code = 0
-        except SystemExit as end: code = end.code or 0
-        return code, *capsys.readouterr()
-    return run
 
 
 def test_the_chain(terminal, tmp_path):

@@ -3,7 +3,6 @@ import os
 import random
 import signal
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from published import refcoco_plus, vcr_1, vqa_2
 
 from vlground import finetuning
 from vlground.core import sha256
-from vlground.pretrain import PRESETS, pretrain
 from vlground.regions import write_boxes
 from vlground.store import extract_regions
 from vlground.vcr import object_boxes
@@ -23,14 +21,6 @@ from vlground.vcrdata import read_vcr
 pytestmark = pytest.mark.filterwarnings('ignore:.*use of fork')
 STEPS, SAVE_EVERY = dict(refer=120, vqa=120, vcr=80), 5
 LEFT = {'refer': ('predictions-val.jsonl', 'predictions-testA.jsonl', 'predictions-testB.jsonl'), 'vqa': ('answers.json', 'submission-val.json', 'submission-test.json'), 'vcr': ('leaderboard-test.csv',)}
-
-
-@pytest.fixture(scope='module')
-def runs(small_regions, small_labels, tmp_path_factory):
-    "A pre-training of one step of each backbone, by name."
-    folder = tmp_path_factory.mktemp('starts')
-    for kind in ('vilbert', 'vlbert'): pretrain(small_regions, small_labels, folder/kind, replace(PRESETS['mini'], backbone=kind, steps=1, batch_size=4), progress='none')
-    return folder
 
 
 @pytest.fixture(scope='module')

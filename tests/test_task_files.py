@@ -3,42 +3,13 @@ import csv
 import json
 import pickle
 import re
-import runpy
-import sys
-from dataclasses import replace
 
 import pytest
 from published import MOVIE, SHOT, python_2, refcoco_plus, vcr_1, vqa_2
 
 from vlground.boxes import box_iou
-from vlground.pretrain import PRESETS, pretrain
 from vlground.questions import normalise_answer
 from vlground.store import Store
-
-
-@pytest.fixture(scope='module')
-def runs(small_regions, small_labels, tmp_path_factory):
-    "A pre-training of one step of each backbone, by name."
-    folder = tmp_path_factory.mktemp('starts')
-    for kind in ('vilbert', 'vlbert'): pretrain(small_regions, small_labels, folder/kind, replace(PRESETS['mini'], backbone=kind, steps=1, batch_size=4), progress='none')
-    return folder
-
-
-@pytest.fixture
-def terminal(tmp_path, monkeypatch, capsys):
-    "Runs a command line in an empty folder, in this process: exit code, standard output, standard error."
-    def run(name, *words):
-        script = tmp_path/f'{name}.py'
-        script.write_text(f'from vlground.cli import {name}\nif __name__ == "__main__": {name}()\n')
-        monkeypatch.setattr(sys, 'argv', [name, *map(str, words)])
-        (tmp_path/'here').mkdir(exist_ok=True)
-        monkeypatch.chdir(tmp_path/'here')
-        try:
-            runpy.run_path(str(script), run_name='__main__')
-            code = 0
-        except SystemExit as end: code = end.code or 0
-        return code, *capsys.readouterr()
-    return run
 
 
 def done(terminal, *words) -> str:
