@@ -14,10 +14,11 @@ from torch import nn
 
 from vlground import vilbert, vlbert
 from vlground.checkpoints import load_finished
-from vlground.core import load_json
+from vlground.core import load_json, save_json
 from vlground import finetuning
 from vlground.finetuning import (FinetuneConfig, PictureTexts, chosen_by_hash, describe_run, dropping, figure_part, finetune, freeze_unreached, fresh_start, look_at, of_fraction, open_finished,
                                  open_start, read_predictions, score_all, write_figures, write_predictions)
+from vlground.logs import read_log
 from vlground.phrases import load_tokenizer
 from vlground.pretrain import PRESETS, PretrainingModel
 from vlground.store import Store
@@ -76,7 +77,7 @@ def test_a_batch_is_what_the_store_and_the_tokenizer_say(store):
 def test_pairs_are_two_segments_and_cut_where_they_are_longer(store):
     data = texts_of(store, [('a dog', 'a very small red boat on a table near a house')]*2, words=9)
     batch = data.batch([0])
-    assert batch.input_ids.shape[1] == 9 and data.encodings[0].tokens[:4] == ['[CLS]', 'a', 'dog', '[SEP]'] and data.encodings[0].tokens[-1] == '[SEP]'
+    assert batch.input_ids.shape[1] == 9 and data.tokens(0)[:4] == ['[CLS]', 'a', 'dog', '[SEP]'] and data.tokens(0)[-1] == '[SEP]'
     assert batch.segment_ids[0].tolist() == [0]*4 + [1]*5
     assert TOKENIZER.truncation is None # the tokenizer that was given stays as it was
 
@@ -88,7 +89,7 @@ def test_words_point_at_regions(store, sequence, word, region):
     starts = [0, *(i + 1 for i, letter in enumerate(pair[sequence]) if letter == ' ')]
     end = (pair[sequence] + ' ').index(' ', starts[word])
     data = texts_of(store, [pair], pointing=[[(sequence, starts[word], end, region)]])
-    batch, encoding = data.batch([0]), data.encodings[0]
+    batch, encoding = data.batch([0]), data.tokenizer.encode(*pair)
     pointed = {(of, at) for (first, last), of, points in zip(encoding.offsets, encoding.sequence_ids, batch.word_regions[0].tolist()) if points for at in range(first, last)}
     assert set(batch.word_regions[0].tolist()) == {0, region} and pointed == {(sequence, at) for at in range(starts[word], end)}
 
@@ -158,10 +159,11 @@ class Parity:
 def loss(model, made): return nn.functional.binary_cross_entropy_with_logits(model(made[0]), made[1])
 
 
-def trained(store, out, **options):
+def trained(store, out, workers=0, accept_changes=False, **options):
     torch.manual_seed(0)
     model = Toy(start_of(store))
-    return model, finetune(model, Parity(store), loss, None, out, FinetuneConfig(steps=20, batch_size=6, **options), describe_run('toy', start_of(store), store, samples=12), progress='none')
+    told = describe_run('toy', start_of(store), store, samples=12)
+    return model, finetune(model, Parity(store), loss, None, out, FinetuneConfig(steps=20, batch_size=6, **options), told, progress='none', accept_changes=accept_changes, workers=workers)
 
 
 def test_two_rates(store, tmp_path):
@@ -178,6 +180,31 @@ def test_epochs_are_passes_over_the_samples(store, tmp_path):
     torch.manual_seed(0)
     summary = finetune(Toy(start_of(store)), Parity(store), loss, None, tmp_path, FinetuneConfig(epochs=2.5, batch_size=6), {}, progress='none')
     assert summary['steps'] == 5
+
+
+def test_workers_and_parts_of_a_batch_change_nothing(store, tmp_path):
+    model, _ = trained(store, tmp_path/'whole')
+    ahead, _ = trained(store, tmp_path/'ahead', workers=2)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), ahead.state_dict().values()))
+    parts, summary = trained(store, tmp_path/'parts', accumulate=3)
+    assert summary['steps'] == 20
+    for a, b in zip(model.state_dict().values(), parts.state_dict().values()): torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize('every, measured', [(None, [200, 230]), (90, [90, 180, 230]), (0, [230])])
+def test_when_a_run_is_measured(store, tmp_path, every, measured):
+    how = FinetuneConfig(steps=230, batch_size=1, words=8)
+    finetune(Toy(start_of(store)), Parity(store), loss, lambda model: {'one': 1.}, tmp_path, how, {}, every, progress='none')
+    assert [line['step'] for line in read_log(tmp_path) if 'evaluation' in line] == measured
+
+
+def test_other_settings_leave_no_result_of_the_run_before(store, tmp_path):
+    trained(store, tmp_path)
+    (tmp_path/'result.json').write_text('{}')
+    with pytest.raises(ValueError, match='learning_rate'): trained(store, tmp_path, learning_rate=.5)
+    assert (tmp_path/'result.json').exists(), 'refused: nothing is lost'
+    trained(store, tmp_path, learning_rate=.5, accept_changes=True)
+    assert not (tmp_path/'result.json').exists()
 
 
 def test_a_finished_run_is_read_back_and_another_start_is_refused(store, tmp_path):
@@ -225,6 +252,10 @@ def test_what_is_no_finished_run(store, tmp_path):
     with pytest.raises(ValueError, match='not the folder of a fine-tuning on vqa'): open_finished(tmp_path/'nothing', 'vqa')
     trained(store, tmp_path/'run')
     with pytest.raises(ValueError, match='fine-tuned on toy, and vcr was asked for'): open_finished(tmp_path/'run', 'vcr')
+    config = load_json(tmp_path/'run'/'config.json')
+    save_json(config | dict(finetune=config['finetune'] | dict(cosine=True)), tmp_path/'run'/'config.json') # as another version of the package might write it
+    with pytest.raises(ValueError, match="config.json: FinetuneConfig has no 'cosine'; it has fraction"): open_finished(tmp_path/'run')
+    save_json(config, tmp_path/'run'/'config.json')
     (tmp_path/'run'/'summary.json').unlink()
     with pytest.raises(FileNotFoundError, match='has not ended; run it again'): open_finished(tmp_path/'run')
     with pytest.raises(FileNotFoundError, match='has not ended'): open_start(tmp_path/'run')
@@ -244,6 +275,9 @@ def test_scores_are_without_dropout_and_leave_the_model_as_it_was(store):
         first, second = score_all(model, data, 12), score_all(model, data, 5)
         assert model.training is training and len(first) == 12 and first[0].dtype == torch.float32
         torch.testing.assert_close(torch.stack(first), torch.stack(second), atol=1e-5, rtol=1e-4)
+    half = score_all(model, data, precision='bfloat16')
+    assert half[0].dtype == torch.float32 and 0 < (torch.stack(half) - torch.stack(first)).abs().max() < .1
+    assert score_all(model, data, 5, keep=lambda logits: logits.sign().tolist()) == torch.stack(first).sign().tolist()
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=60), st.sampled_from([1., .5, .25, .125]))
@@ -267,11 +301,25 @@ def test_a_picture_is_described_as_the_store_has_it(store, small_world, tmp_path
     with pytest.raises(ValueError, match='nowhere.jpg: '): look_at(tmp_path/'nowhere.jpg', finished)
 
 
-@given(st.lists(st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5), max_size=4), max_size=6))
+@given(st.lists(st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5), max_size=4), min_size=1, max_size=6))
 def test_predictions_are_read_as_they_were_written(tmp_path_factory, rows):
     file = tmp_path_factory.mktemp('predictions')/'rows.jsonl'
     write_predictions(rows, file)
     assert read_predictions(file) == rows
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=6))
+def test_tensors_are_read_back_to_the_last_bit(tmp_path_factory, numbers):
+    file, scores = tmp_path_factory.mktemp('predictions')/'rows.jsonl', torch.tensor([numbers, numbers[::-1]])
+    write_predictions([dict(id=1, scores=scores)], file)
+    assert torch.equal(torch.tensor(read_predictions(file, dict(id=int, scores=list))[0]['scores']), scores)
+
+
+def test_predictions_of_something_else(tmp_path):
+    write_predictions([dict(id=1), dict(id='two')], tmp_path/'rows.jsonl')
+    with pytest.raises(ValueError, match="rows.jsonl, line 2 .are these predictions of another task..: id must be a whole number, got 'two'"): read_predictions(tmp_path/'rows.jsonl', dict(id=int))
+    (tmp_path/'rows.jsonl').write_text('')
+    with pytest.raises(ValueError, match='rows.jsonl: it holds no predictions; run the fine-tuning again'): read_predictions(tmp_path/'rows.jsonl')
 
 
 def test_predictions_that_are_not_there(tmp_path):

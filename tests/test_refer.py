@@ -182,7 +182,7 @@ def test_what_is_saved_is_what_was_answered(run, refer, store):
         split = ExpressionData(refer.split(name), store, start_of(fresh(store)), EIGHT)
         rows = [json.loads(line) for line in open(folder/f'predictions-{name}.jsonl')]
         assert [(row['id'], row['text'], tuple(row['box'])) for row in rows] == [(said.id, said.text, said.box) for said in refer.split(name)]
-        assert result[name] == dict(accuracy=refer_accuracy([torch.tensor(row['scores']) for row in rows], split), ceiling=split.ceiling(), chance=split.chance(), n=len(split))
+        assert result[name] == dict(accuracy=refer_accuracy([torch.tensor(row['scores']) for row in rows], split), ceiling=split.ceiling(), chance=split.chance(), gold=0., n=len(split))
         assert all(row['regions'][0] == [0, 0, 256, 256] and len(row['regions']) == len(row['scores']) and row['image'] == said.file_name for row, said in zip(rows, split.expressions))
     assert load_json(folder/'result.json') == result
 
@@ -194,7 +194,7 @@ def test_the_same_run_twice_and_a_finished_one_again(run, refer, small_regions, 
     assert (tmp_path/'again'/'predictions-val.jsonl').read_bytes() == (run[0]/'predictions-val.jsonl').read_bytes()
 
 
-OTHER = dict(fraction=.5, words=9, regions=7, steps=31, epochs=2., batch_size=8, learning_rate=1e-3, head_rate=2., drops=(.5,), warmup=.2, weight_decay=.1, precision='bfloat16', save_every=7, seed=1)
+OTHER = dict(fraction=.5, words=9, regions=7, steps=31, epochs=2., batch_size=8, accumulate=2, learning_rate=1e-3, head_rate=2., drops=(.5,), warmup=.2, weight_decay=.1, precision='bfloat16', save_every=7, seed=1)
 
 
 @pytest.mark.parametrize('name', [*OTHER, 'start', 'expressions', 'pictures', 'hard'])
@@ -284,6 +284,17 @@ def test_gold_boxes_are_candidates_in_training_pictures_alone(refer, store, smal
     described = extract_regions(small_world/'images', tmp_path/'regions', boxes=write_boxes(boxes, tmp_path/'boxes.jsonl'), quiet=True)
     config = replace(EIGHT, regions=most)
     assert ExpressionData(refer.split('train'), Store(described), start_of(fresh(store)), config).ceiling() == 1
+
+
+def test_gold_boxes_that_would_be_cut_off_or_that_are_measured_are_told(refer, store, small_world, tmp_path):
+    found = {image.file_name: store.view(store.index[image.file_name]).boxes for image in refer.images.values()}
+    boxes = refer_boxes(refer, found, 9)
+    regions = extract_regions(small_world/'images', tmp_path/'regions', boxes=write_boxes(boxes, tmp_path/'boxes.jsonl'), quiet=True)
+    def tuned(out, data=refer, **changes): return finetune_refer(data, regions, tmp_path/out, start_of(fresh(store)), replace(FEW, steps=1, **changes), progress='none')
+    with pytest.raises(ValueError, match=r'refer-\d+.jpg was given 9 boxes, and 8 are read: true boxes may be among those cut off; raise --most_regions, or lower --most of vlground_boxes'): tuned('cut', regions=8)
+    assert tuned('whole', regions=9)['val']['gold'] == 0
+    swapped = ReferData(tuple(replace(said, split=dict(train='val', val='train').get(said.split, said.split)) for said in refer.expressions), refer.images)
+    assert tuned('swapped', swapped, regions=9)['val']['gold'] == 1, 'it is measured on pictures whose true boxes are candidates'
 
 
 def test_more_gold_boxes_than_regions(refer, store):

@@ -49,7 +49,8 @@ def test_objects_are_the_first_regions_and_words_point_at_them(world):
         assert torch.allclose(store.get(item.img_fn).boxes, torch.tensor(read_vcr_objects(folder, item).boxes))
     for row, (task, choice) in enumerate(data.choices[:12]):
         for option in range(4):
-            encoding, points = data.texts.encodings[4*row + option], data.texts.pointing[4*row + option]
+            encoding = data.texts.tokenizer.encode(choice.question.text, choice.options[option].text)
+            points = data.batch([row])[0].word_regions[option].tolist()
             for sequence, text in enumerate((choice.question, choice.options[option])):
                 for each in text.pointers:
                     pieces = [i for i, ((a, b), of) in enumerate(zip(encoding.offsets, encoding.sequence_ids)) if of == sequence and each.start <= a and b <= each.end and a < b]
@@ -198,7 +199,8 @@ def test_predictions_are_the_chances_of_the_model_item_by_item(world, runs):
     rows = [json.loads(line) for line in open(runs/'seeing'/'predictions-val.jsonl')]
     data = ChoiceData(items['val'], store, start_of(store), CONFIG)
     logits = predict_choices(finished_model(store, runs/'seeing'), data)
-    assert [row['annot_id'] for row in rows] == [item.annot_id for item in items['val']] and rows == prediction_rows(logits, data)
+    assert [row['annot_id'] for row in rows] == [item.annot_id for item in items['val']]
+    for row, made in zip(rows, prediction_rows(logits, data), strict=True): assert all(torch.equal(torch.tensor(row[task]), made[task]) for task in TASKS) # to the last bit
     for (task, choice), four in zip(data.choices, logits.double().softmax(1)):
         row = rows[[item.annot_id for item in items['val']].index(choice.annot_id)]
         assert row[task] == pytest.approx(four.tolist(), abs=1e-6) and sum(row[task]) == pytest.approx(1, abs=1e-5)
@@ -234,7 +236,7 @@ def test_choice_items_have_the_real_pictures_boxes_and_chances(world, runs, tmp_
     with pytest.raises(ValueError, match=rf'short.jsonl: it has no line for 2 of {len(items["val"])} items, the first is {items["val"][-2].annot_id}'):
         choice_items(items['val'], folder, {'model': tmp_path/'short.jsonl'})
     (tmp_path/'other.jsonl').write_text('{"question_id": 3, "answers": []}\n')
-    with pytest.raises(ValueError, match='other.jsonl: expected annot_id, answer and rationale in each line, got question_id, answers'): choice_items(some, folder, {'model': tmp_path/'other.jsonl'})
+    with pytest.raises(ValueError, match='other.jsonl, line 1 .are these predictions of another task..: no field annot_id, answer, rationale'): choice_items(some, folder, {'model': tmp_path/'other.jsonl'})
     with pytest.raises(FileNotFoundError, match='none.jsonl'): choice_items(some, folder, {'model': tmp_path/'none.jsonl'})
     with pytest.raises((ValueError, FileNotFoundError), match='gone.jpg.*item val-5'): choice_items([replace(some[0], img_fn='gone.jpg')], folder, files_of(runs))
 

@@ -132,7 +132,7 @@ def weights_sha256(
 
 # %% ../nbs/07_checkpoints.ipynb #754cbb5a
 class RunFolder:
-    "What a training leaves behind, and finds again after a kill: config.json, log.jsonl, checkpoints/ and, in the end, final.safetensors and summary.json."
+    "What a training leaves behind, and finds again after a kill: config.json, log.jsonl, checkpoints/ and, in the end, final.safetensors and summary.json; result.json, if a task measures more."
 
     def __init__(self,
         path: str | Path, # made if need be
@@ -228,7 +228,7 @@ def begin(self: RunFolder,
     # of a run that was killed while saving: our temporary files, and those that safetensors makes beside them
     for folder in (self.path, self.path/'checkpoints'):
         for left in (*folder.glob('.*.part*'), *folder.glob('.tmp*')): left.unlink()
-    (self.path/'summary.json').unlink(missing_ok=True) # if there is one, it is of the run as it was
+    for told in ('summary.json', 'result.json'): (self.path/told).unlink(missing_ok=True) # if there are any, they are of the run as it was
     save_json(described, self.path/'config.json')
 
 # %% ../nbs/07_checkpoints.ipynb #9e08ca24

@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import wraps
 from inspect import signature
@@ -33,7 +33,7 @@ from .finetuning import FinetuneConfig, open_start
 from .phrases import load_tokenizer
 from .pretrain import PRESETS, PretrainConfig, open_data, pretrain
 from .pseudolabels import PRESETS as BELIEFS, Preset, iter_labels, measure_labels, read_gold
-from .questions import answer_vocabulary, read_vqa
+from .questions import answer_vocabulary, read_vqa, split_minval
 from .refer import finetune_refer, refer_boxes, with_other_sets, write_refer_page
 from .regions import write_boxes
 from .scale import describe_plan, plan_training
@@ -305,7 +305,7 @@ def vlground_pretrain(
 
 # %% ../nbs/91_cli.ipynb #78244b1e
 TASKS = {'refer': FinetuneConfig(), 'vqa': FinetuneConfig(learning_rate=2e-3), 'vcr': FinetuneConfig(words=60, batch_size=16)} # task -> how, where no option says otherwise
-OPTIONS = {'sets': ('refer',), 'hard': ('refer',), 'least': ('vqa',), 'loss': ('vcr',), 'blind': ('vqa', 'vcr')} # of some tasks alone
+OPTIONS = {'sets': ('refer',), 'hard': ('refer',), 'least': ('vqa',), 'minval': ('vqa',), 'loss': ('vcr',), 'blind': ('vqa', 'vcr'), 'answer': ('vqa', 'vcr')} # of some tasks alone
 PUBLISHED = {'refer': dict(learning_rate=4e-5, batch_size=256), 'vqa': dict(learning_rate=4e-5, head_rate=2.5, batch_size=256),
              'vcr': dict(learning_rate=2e-5, batch_size=64)} # as ViLBERT was fine-tuned
 COURSES = 'linear', 'vilbert' # how the rate goes; the second falls to a tenth after 12 and 16 of 20 epochs, and takes the published settings
@@ -322,21 +322,32 @@ def _finetune_refer(data: str, regions: str, out: str, start: str, config: Finet
     result = finetune_refer(expressions, regions, out, open_start(start, config.seed), config, splits, hard, **how)
     if not result: return []
     told = '{:6} accuracy {accuracy:.3f}  (ceiling {ceiling:.3f}, chance {chance:.3f}, {n} expressions)'
-    return [told.format(split, **result[split]) for split in splits]
+    gold = '{}: of {:.0%} of the expressions the true box is a region; not to be compared with results on detected regions'
+    return [told.format(split, **result[split]) for split in splits] + [gold.format(split, result[split]['gold']) for split in splits if result[split]['gold']]
 
 def _check_splits(data: str, splits: Mapping) -> None:
     if empty := [name for name, some in splits.items() if not some]: raise ValueError(f'{data}: the split {empty[0]} has no samples')
 
-def _finetune_vqa(data: str, regions: str, out: str, start: str, config: FinetuneConfig, least: int, **how) -> list[str]: # what came out, a line each
-    splits = {split: read_vqa(data, split) for split in ('train', 'val', *['test']*any(Path(data).glob('*_test2015_questions.json')))}
+def _to_answer(answer: str, known: Sequence[str], test: bool) -> list[str]: # splits
+    "What is answered, that with known answers first."
+    names = answer.split(',') if answer else ['val', *['test']*test]
+    if names[0] != 'val' or not set(names) <= set(known): raise ValueError(f'--answer {answer}: expected val, and after it any of {", ".join(known[1:])}, with commas')
+    return names
+
+def _finetune_vqa(data: str, regions: str, out: str, start: str, config: FinetuneConfig, least: int, minval: int, answer: str, **how) -> list[str]: # what came out, a line each
+    names = _to_answer(answer, ('val', 'test', 'test-dev'), any(Path(data).glob('*_test2015_questions.json')))
+    splits = {split: read_vqa(data, split) for split in ('train', *names)}
     _check_splits(data, splits)
     labels, train = answer_vocabulary([*splits['train'], *splits['val']], least), splits.pop('train')
+    if minval: train, splits['val'] = split_minval(train, splits['val'], minval)
     found = finetune_vqa(train, splits, labels, regions, out, open_start(start, config.seed), config, **how).get('val', {})
     if not found: return []
-    return [f'{kind:20} accuracy {found[kind]["accuracy"]:.3f}  ({found[kind]["n"]} questions)' for kind in found if kind != 'ceiling'] + [f'ceiling {found["ceiling"]:.3f} with {len(labels)} answers']
+    told = [f'measured on minval, the last {minval} questions of val; the others were trained on']*bool(minval)
+    told += [f'{kind:20} accuracy {found[kind]["accuracy"]:.3f}  ({found[kind]["n"]} questions)' for kind in found if kind != 'ceiling']
+    return told + [f'ceiling {found["ceiling"]:.3f} with {len(labels)} answers']
 
-def _finetune_vcr(data: str, regions: str, out: str, start: str, config: FinetuneConfig, loss: str, **how) -> list[str]: # what came out, a line each
-    splits = {split: read_vcr(data, split) for split in ('train', 'val', *['test']*(Path(data)/'test.jsonl').is_file())}
+def _finetune_vcr(data: str, regions: str, out: str, start: str, config: FinetuneConfig, loss: str, answer: str, **how) -> list[str]: # what came out, a line each
+    splits = {split: read_vcr(data, split) for split in ('train', *_to_answer(answer, ('val', 'test'), (Path(data)/'test.jsonl').is_file()))}
     _check_splits(data, splits)
     found = finetune_vcr(splits.pop('train'), splits, regions, out, open_start(start, config.seed), config, loss, **how).get('val', {})
     if not found: return []
@@ -368,11 +379,16 @@ def vlground_finetune(
     head_rate: float = 0., # factor of the learning rate for the head; 0: the course's, or 1
     precision: str = 'float32', # or 'bfloat16'
     save_every: int = 200, # steps between two checkpoints
+    every: int = -1, # steps between two measurements while training; 0: only at the end; -1: a pass over the training samples, and at least 200
+    accumulate: int = 1, # parts of a batch that are computed one after the other, to save memory
+    workers: int = 0, # processes that make batches ahead
     sets: str = 'refcoco+', # of refer: the set that is measured, and with commas further ones that are trained on with it
     hard: bool = False, # of refer: aim at 1 where a region fits, in place of its IoU?
     least: int = 9, # of vqa: questions that an answer must be the most frequent answer of
+    minval: int = 0, # of vqa: train on val too, but for so many questions, and measure on these (3000 as is the custom); 0: train on train, measure on val
     loss: str = '', # of vcr: 'softmax' over the four or 'sigmoid' of each; empty: the published one of the backbone
     blind: bool = False, # of vqa and vcr: take the pictures away, to see what text alone tells?
+    answer: str = '', # of vqa and vcr: splits to answer, with commas: val, test and (of vqa) test-dev; empty: val, and test where its file is
     images: str = '', # folder of the pictures, for a page OUT/examples.html
     seed: int = 0, # of everything random
     device: str = 'cpu', # 'cpu' or 'cuda'; under torchrun each process takes a card of its own
@@ -381,7 +397,7 @@ def vlground_finetune(
     "Fine-tune a backbone on a task and measure it; under torchrun on several cards or machines."
     for name, given, known in (('task', task, TASKS), ('course', course, COURSES)):
         if given not in known: raise ValueError(f'there is no {name} {given!r}; there are {", ".join(known)}')
-    for name, given in dict(sets=sets != 'refcoco+', hard=hard, least=least != 9, loss=bool(loss), blind=blind).items():
+    for name, given in dict(sets=sets != 'refcoco+', hard=hard, least=least != 9, minval=minval, loss=bool(loss), blind=blind, answer=bool(answer)).items():
         if given and task not in OPTIONS[name]: raise ValueError(f'--{name} is an option of {" and ".join(OPTIONS[name])}, not of {task}')
     if steps and epochs: raise ValueError('give --steps or --epochs, not both')
     if images and task == 'vcr': raise ValueError('--images is an option of refer and vqa: the pictures of vcr lie beside its questions')
@@ -389,13 +405,14 @@ def vlground_finetune(
     if images and not Path(images).is_dir(): raise FileNotFoundError(f'--images {images}: there is no such folder')
     _check_device(device)
     settings = PUBLISHED[task] | dict(epochs=20., drops=(.6, .8)) if course == 'vilbert' else {}
-    config = replace(TASKS[task], **settings, fraction=fraction, regions=most_regions, precision=precision, save_every=save_every, blind=blind, seed=seed)
+    config = replace(TASKS[task], **settings, fraction=fraction, regions=most_regions, accumulate=accumulate, precision=precision, save_every=save_every, blind=blind, seed=seed)
     if steps: config = replace(config, steps=steps, epochs=0.)
     given = dict(batch_size=batch_size, words=words, learning_rate=learning_rate, head_rate=head_rate, epochs=epochs)
     config = replace(config, **{name: value for name, value in given.items() if value})
-    run, own = dict(refer=(_finetune_refer, dict(sets=sets, hard=hard)), vqa=(_finetune_vqa, dict(least=least)), vcr=(_finetune_vcr, dict(loss=loss)))[task]
+    run, own = dict(refer=(_finetune_refer, dict(sets=sets, hard=hard)), vqa=(_finetune_vqa, dict(least=least, minval=minval, answer=answer)),
+                    vcr=(_finetune_vcr, dict(loss=loss, answer=answer)))[task]
     with joined_processes(device) as place:
-        told = run(data, regions, out, start, config, **own, device=place, accept_changes=accept_changes)
+        told = run(data, regions, out, start, config, **own, every=None if every < 0 else every, device=place, accept_changes=accept_changes, workers=workers)
         if this_process()[0]: return # of several that train together one reports
         print(*told, sep='\n')
         if images or task == 'vcr': print(f'to look at: {_write_page(task, data, Path(out), images)}')

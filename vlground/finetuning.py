@@ -11,6 +11,7 @@ __all__ = ['Pointing', 'Start', 'start_of', 'fresh_start', 'tokenizer_of', 'open
 # %% ../nbs/19_finetuning.ipynb #8ccae002
 import html
 import json
+from array import array
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+from fastcore.basics import patch
 from matplotlib.figure import Figure
 from PIL import Image
 from tokenizers import Encoding, Tokenizer
@@ -28,9 +30,9 @@ from torch import Tensor, nn
 
 from . import vilbert, vlbert
 from .albums import read_picture
-from .checkpoints import load_finished, weights_sha256
+from .checkpoints import config_from, load_finished, weights_sha256
 from .core import load_json, moved_into_place, sha256, sha256_of, torch_rng
-from .datasets import fraction_of
+from .datasets import fraction_of, typed_fields
 from .loading import Sampler
 from .phrases import SPECIAL, load_tokenizer
 from .pretrain import BACKBONES, PretrainingModel, load_start
@@ -124,19 +126,31 @@ def _check_letters(names: Sequence[str], texts: Sequence[str | tuple[str, str]])
     for name, text in zip(names, texts):
         if any('\ud800' <= letter <= '\udfff' for letter in ''.join(text)): raise ValueError(f'the text of {name} holds half a character: {ascii(text)[:60]}; write it as UTF-8 again, or leave it out')
 
-def _check_words(names: Sequence[str], encodings: Sequence[Encoding]) -> None:
-    "Each text must say something that the vocabulary knows."
-    def says_something(encoding): return any(letter.isalnum() for token in encoding.tokens if token not in SPECIAL for letter in token)
-    empty = [name for name, encoding in zip(names, encodings) if not says_something(encoding)]
-    if empty: raise ValueError(f'{len(empty)} texts have no word that the vocabulary knows, the first is that of {empty[0]}; put it in other words or leave it out')
+def _says_something(encoding: Encoding) -> bool:
+    "Is there a word that the vocabulary knows?"
+    return any(letter.isalnum() for token in encoding.tokens if token not in SPECIAL for letter in token)
 
-def _pointed(encoding: Encoding, pointing: Pointing) -> Tensor: # (t,) int64
+def _pointed(encoding: Encoding, pointing: Pointing) -> list[int]: # t regions
     "The region that each piece points at."
-    found = torch.zeros(len(encoding.ids), dtype=torch.int64)
+    found = [0]*len(encoding.ids)
     for sequence, start, end, region in pointing:
-        inside = [i for i, ((a, b), of) in enumerate(zip(encoding.offsets, encoding.sequence_ids)) if of == sequence and a < end and b > start and a < b]
-        found[inside] = region
+        for i, ((a, b), of) in enumerate(zip(encoding.offsets, encoding.sequence_ids)):
+            if of == sequence and a < end and b > start and a < b: found[i] = region
     return found
+
+class _Rows:
+    "Rows of whole numbers, of different lengths, in one piece of memory."
+    def __init__(self, kind: str): self.values, self.ends = array(kind), array('q', [0])
+
+    def append(self, row: Sequence[int]) -> None:
+        self.values.extend(row)
+        self.ends.append(len(self.values))
+
+    def __getitem__(self, i: int) -> Tensor: # (t,) int64
+        return torch.tensor(self.values[self.ends[i]:self.ends[i + 1]], dtype=torch.int64)
+
+    def padded(self, rows: Sequence[int]) -> Tensor: # (b, t) int64
+        return nn.utils.rnn.pad_sequence([self[i] for i in rows], batch_first=True)
 
 # %% ../nbs/19_finetuning.ipynb #cfb118fa
 class PictureTexts:
@@ -158,25 +172,37 @@ class PictureTexts:
         self.tokenizer = Tokenizer.from_str(tokenizer.to_str()) # our own: the length at which it cuts is ours
         self.tokenizer.enable_truncation(words)
         self.store, self.regions, self.blind = store, regions, blind
-        self.encodings = self.tokenizer.encode_batch(list(texts))
-        _check_words(names, self.encodings)
         self.positions = torch.tensor([store.index[image] for image in images])
-        self.pointing = pointing and [_pointed(*each) for each in zip(self.encodings, pointing)]
+        self.pieces, self.parts, self.points = _Rows('i'), _Rows('b'), None if pointing is None or blind else _Rows('h')
+        silent = []
+        for start in range(0, len(texts), 4096): # an encoding takes kilobytes, and what is kept of it a few bytes a piece
+            for i, encoding in enumerate(self.tokenizer.encode_batch(list(texts[start:start + 4096])), start):
+                if not _says_something(encoding): silent.append(names[i])
+                self.pieces.append(encoding.ids)
+                self.parts.append(encoding.type_ids)
+                if self.points: self.points.append(_pointed(encoding, pointing[i]))
+        if silent: raise ValueError(f'{len(silent)} texts have no word that the vocabulary knows, the first is that of {silent[0]}; put it in other words or leave it out')
 
-    def __len__(self) -> int: return len(self.encodings)
+    def __len__(self) -> int: return len(self.positions)
 
-    def batch(self,
-        rows: Sequence[int], # which texts
-    ) -> Batch:
-        "Some texts with their pictures."
-        def padded(values): return nn.utils.rnn.pad_sequence([torch.as_tensor(value) for value in values], batch_first=True)
-        seen = self.store.batch(self.positions[torch.as_tensor(rows)], self.regions, targets=False)
-        ids = padded([self.encodings[i].ids for i in rows])
-        picture = [seen.features, seen.locations, seen.mask]
-        # the whole picture stays as a place, with nothing in it
-        if self.blind: picture = [torch.zeros_like(seen.features[:, :1]), torch.zeros_like(seen.locations[:, :1]), seen.mask[:, :1]]
-        points = padded([self.pointing[i] for i in rows]) if self.pointing and not self.blind else None
-        return Batch(ids, ids != 0, padded([self.encodings[i].type_ids for i in rows]), *picture, word_regions=points)
+    def tokens(self,
+        i: int, # which text
+    ) -> list[str]: # its pieces
+        "A text as the model reads it."
+        return [self.tokenizer.id_to_token(piece) for piece in self.pieces[i].tolist()]
+
+# %% ../nbs/19_finetuning.ipynb #fe5104d9
+@patch
+def batch(self: PictureTexts,
+    rows: Sequence[int], # which texts
+) -> Batch:
+    "Some texts with their pictures."
+    seen = self.store.batch(self.positions[torch.as_tensor(rows)], self.regions, targets=False)
+    ids = self.pieces.padded(rows)
+    picture = [seen.features, seen.locations, seen.mask]
+    # the whole picture stays as a place, with nothing in it
+    if self.blind: picture = [torch.zeros_like(seen.features[:, :1]), torch.zeros_like(seen.locations[:, :1]), seen.mask[:, :1]]
+    return Batch(ids, ids != 0, self.parts.padded(rows), *picture, word_regions=self.points and self.points.padded(rows))
 
 # %% ../nbs/19_finetuning.ipynb #6b085075
 @dataclass(frozen=True)
@@ -188,6 +214,7 @@ class FinetuneConfig:
     steps: int = 1000 # batches, where `epochs` is 0
     epochs: float = 0. # passes over the training samples
     batch_size: int = 64 # samples in a batch, over all processes
+    accumulate: int = 1 # equal parts of a process's share of a batch, one after the other: less memory, the same step
     learning_rate: float = 1e-3 # highest
     head_rate: float = 1. # factor of the learning rate for the head
     drops: tuple[float, ...] = () # shares of the steps after which the rate falls to a tenth; none: it falls linearly
@@ -241,6 +268,14 @@ def describe_run(
     return dict(task=task, start=start.described(), made_by=made_by, data=dict(regions=sha256(store.folder/'manifest.json'), start=weights_sha256(start.backbone), **data))
 
 # %% ../nbs/19_finetuning.ipynb #4e0cd93d
+_LOOP = 'batch_size', 'accumulate', 'learning_rate', 'warmup', 'weight_decay', 'precision', 'save_every', 'seed' # what the training loop is told
+
+class _Batches:
+    "Makes the batches of a run, here or in a loader's worker."
+    def __init__(self, data, sampler): self.data, self.sampler = data, sampler
+
+    def __call__(self, step, part=0, parts=1): return self.data.batch([i for _, i in self.sampler.step(step, part, parts)])
+
 def finetune(
     model: nn.Module, # its backbone is called `backbone`; on the device where it shall be trained, changed in place
     data: Any, # len(data) samples; data.batch(rows) gives some of them
@@ -249,19 +284,20 @@ def finetune(
     out: Path | str, # the run's folder
     config: FinetuneConfig, # how
     described: Mapping, # what else defines the run: plain JSON, compared when it is resumed
-    every: int = 200, # steps between two measurements
+    every: int | None = None, # steps between two measurements; 0: only at the end; None: a pass over the samples, and at least 200
     progress: str = 'bar', # 'bar', 'plot' (in a notebook), 'file' (writes progress.json) or 'none'
     accept_changes: bool = False, # go on although the folder was begun with other settings, data or another start?
+    workers: int = 0, # processes that make batches ahead; 0: this one makes them
 ) -> dict: # the summary
     "Fine-tune; run again after a kill, it goes on."
-    sampler = Sampler(len(data), config.batch_size, config.seed)
-    def make_batch(step, part=0, parts=1): return data.batch([i for _, i in sampler.step(step, part, parts)])
     def parts_of(model, made): return {'loss': loss(model, made)}
     freeze_unreached(model, loss(model, data.batch([0])))
     steps = max(1, round(config.epochs*len(data)/config.batch_size)) if config.epochs else config.steps
-    how = TrainConfig(steps=steps, eval_every=every, **{name: getattr(config, name) for name in ('batch_size', 'learning_rate', 'warmup', 'weight_decay', 'precision', 'save_every', 'seed')})
+    every = max(200, len(data)//config.batch_size) if every is None else every
+    how = TrainConfig(steps=steps, eval_every=every, **{name: getattr(config, name) for name in _LOOP})
     rate_of = None if config.head_rate == 1 else lambda name: 1. if name.startswith('backbone.') else config.head_rate
-    return train(model, make_batch, parts_of, how, out, evaluate, dict(finetune=asdict(config), **described), progress, accept_changes,
+    batches = _Batches(data, Sampler(len(data), config.batch_size, config.seed))
+    return train(model, batches, parts_of, how, out, evaluate, dict(finetune=asdict(config), **described), progress, accept_changes, workers,
                  rate_of=rate_of, schedule=dropping(config, steps))
 
 # %% ../nbs/19_finetuning.ipynb #cdc6756c
@@ -280,13 +316,16 @@ def score_all(
     model: nn.Module, # fine-tuned
     data: Any, # len(data) samples; data.batch(rows) gives some of them: a batch, and what is right
     batch_size: int = 128, # samples at once
-) -> list[Tensor]: # of each sample its logits, float32 on the CPU
+    precision: str = 'float32', # or 'bfloat16', as in training
+    keep: Callable[[Tensor], Iterable] = list, # logits of a batch -> of each sample what is kept: of many samples with many logits not all fits into memory
+) -> list: # of each sample its logits, float32 on the CPU, or what `keep` makes of them
     "What a model says of every sample, without dropout."
     device, training, found = next(model.parameters()).device, model.training, []
     model.eval()
     for start in range(0, len(data), batch_size):
-        batch = data.batch(range(start, min(start + batch_size, len(data))))[0]
-        found += model(batch.to(device)).float().cpu()
+        batch = data.batch(range(start, min(start + batch_size, len(data))))[0].to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bfloat16'): logits = model(batch)
+        found += keep(logits.float().cpu())
     model.train(training)
     return found
 
@@ -295,11 +334,14 @@ def write_predictions(
     rows: Iterable[Mapping], # one for each sample: its id, and the scores of whatever it had to choose from
     file: str | Path, # JSON lines
 ) -> None:
-    "Write what a model answers, in one step."
-    with moved_into_place(file) as part: part.write_text(''.join(json.dumps(row) + '\n' for row in rows), encoding='utf-8')
+    "Write what a model answers, in one step; tensors as lists of numbers that are read back as the same float32."
+    def plain(values): return [plain(each) if each.dim() else float(f'{each.item():.9g}') for each in values]
+    with moved_into_place(file) as part, part.open('w', encoding='utf-8') as lines:
+        for row in rows: lines.write(json.dumps(row, default=plain) + '\n')
 
 def read_predictions(
     file: str | Path, # JSON lines
+    fields: Mapping[str, type] = {}, # what each row must hold
 ) -> list[dict]: # a row for each sample
     "Read what a model answered."
     if not Path(file).is_file(): raise FileNotFoundError(f'{file}: there are no predictions; a fine-tuning leaves them in its folder when it ends')
@@ -307,6 +349,8 @@ def read_predictions(
     for number, line in enumerate(open(file, encoding='utf-8'), 1):
         try: rows.append(json.loads(line))
         except ValueError as error: raise ValueError(f'{file}, line {number}: not JSON ({error}); run the fine-tuning again, it writes them anew') from None
+        typed_fields(rows[-1], fields, f'{file}, line {number} (are these predictions of another task?)')
+    if not rows: raise ValueError(f'{file}: it holds no predictions; run the fine-tuning again, it writes them anew')
     return rows
 
 # %% ../nbs/19_finetuning.ipynb #5b9b1615
@@ -338,7 +382,7 @@ def open_finished(
         raise ValueError(f'{folder} is not the folder of {wanted}: it has no config.json that describes one; make one with vlground_finetune')
     if task and described['task'] != task: raise ValueError(f'{folder}: this model was fine-tuned on {described["task"]}, and {task} was asked for')
     if not (folder/'summary.json').is_file(): raise FileNotFoundError(f'{folder}: this fine-tuning has not ended; run it again, it goes on')
-    return Finished(folder, fresh_start(described['start']), FinetuneConfig(**described['finetune']), *(described['made_by'][name] for name in ('detector', 'keep')))
+    return Finished(folder, fresh_start(described['start']), config_from(FinetuneConfig, described['finetune'], folder/'config.json'), *(described['made_by'][name] for name in ('detector', 'keep')))
 
 # %% ../nbs/19_finetuning.ipynb #9fafe65d
 def look_at(

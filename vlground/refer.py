@@ -72,6 +72,10 @@ class ExpressionData:
         "The accuracy of choosing a region blindly."
         return sum(float((iou > .5).float().mean()) for iou in self.ious) / len(self)
 
+    def gold(self) -> float: # in [0, 1]
+        "The share of expressions whose true box itself is a candidate; above 0, a result is not to be compared with one on a detector's regions alone."
+        return sum(bool((iou > .9999).any()) for iou in self.ious) / len(self)
+
 # %% ../nbs/19_refer.ipynb #74ad3329
 class ReferModel(nn.Module):
     "A backbone and a linear score for each region."
@@ -105,9 +109,10 @@ def predict_regions(
     model: ReferModel, # fine-tuned
     data: ExpressionData, # expressions
     batch_size: int = 128, # at once
+    precision: str = 'float32', # or 'bfloat16', as in training
 ) -> list[Tensor]: # (r,) logits of each expression's regions, the global region first
     "Score the regions of every expression."
-    return [scores[:len(iou)] for scores, iou in zip(score_all(model, data, batch_size), data.ious)]
+    return [scores[:len(iou)] for scores, iou in zip(score_all(model, data, batch_size, precision), data.ious)]
 
 def refer_accuracy(
     scores: Sequence[Tensor], # (r,) of each expression
@@ -150,11 +155,19 @@ def refer_boxes(
         raise ValueError('{}: it has {} gold boxes, and {} regions are read; raise `most`'.format(*crowded[0], most))
     return proposals(data, {name: boxes[:most - len(gold[name])] for name, boxes in detections.items()})
 
+def _check_room(store: Store, training: ExpressionData, regions: int) -> None:
+    "Of boxes that were given the last are the true ones: none may be cut off."
+    if store.manifest.get('made_by', {}).get('keep') is not None: return # a detector's, the surest first
+    for i in set(training.texts.positions.tolist()):
+        if (count := len(store.view(i).boxes)) > regions:
+            told = 'true boxes may be among those cut off; raise --most_regions, or lower --most of vlground_boxes'
+            raise ValueError(f'{store.folder}: {store.ids[i]} was given {count} boxes, and {regions} are read: {told}')
+
 # %% ../nbs/19_refer.ipynb #281964db
 def _rows(split: ExpressionData, scores: Sequence[Tensor]) -> list[dict]:
     "What was answered: the true box, all candidates and their scores."
-    def rounded(values, digits): return [round(value, digits) for value in values.tolist()]
-    return [dict(id=said.id, image=said.file_name, text=said.text, box=list(said.box), regions=[rounded(box, 2) for box in boxes], scores=rounded(score, 4))
+    def places(boxes): return [[round(value, 2) for value in box] for box in boxes.tolist()]
+    return [dict(id=said.id, image=said.file_name, text=said.text, box=list(said.box), regions=places(boxes), scores=score)
             for said, boxes, score in zip(split.expressions, split.boxes, scores)]
 
 # %% ../nbs/19_refer.ipynb #4eb0237f
@@ -166,25 +179,28 @@ def finetune_refer(
     config: FinetuneConfig = FinetuneConfig(), # how
     measure: Sequence[str] = ('val',), # splits to measure, of which the first is measured while training
     hard: bool = False, # aim at 1 in place of the IoU?
-    every: int = 200, # steps between two measurements
+    every: int | None = None, # steps between two measurements, see `finetune`
     progress: str = 'bar', # 'bar', 'plot' (in a notebook), 'file' (writes progress.json) or 'none'
     device: torch.device | str = 'cpu', # where to train
     accept_changes: bool = False, # go on although the folder was begun with other settings, data or another start?
-) -> dict: # for each split accuracy, ceiling and chance in [0, 1] and n; 'expressions', the number of those trained on; of several processes only the first is told
+    workers: int = 0, # processes that make batches ahead
+) -> dict: # for each split accuracy, ceiling, chance and gold in [0, 1] and n; 'expressions', the number of those trained on; of several processes only the first is told
     "Fine-tune on referring expressions; run again after a kill, it goes on. Leaves result.json and predictions."
     out, store = Path(out), open_regions(regions)
     training = ExpressionData(of_fraction(data.split('train'), lambda each: str(each.image_id), config.fraction), store, start, config)
+    _check_room(store, training, config.regions)
     splits = {name: ExpressionData(data.split(name), store, start, config) for name in measure}
     described = describe_run('refer', start, store, hard=hard, expressions=sha256_of([(said.id, said.file_name, said.text, said.box) for said in training.expressions]))
     model, first = ReferModel(start, config.seed).to(device), splits[measure[0]]
     def loss(model, made):
         batch, ious = (part.to(device) for part in made)
         return refer_loss(model(batch), ious, batch.region_mask, hard)
-    def evaluate(model): return {'accuracy': refer_accuracy(predict_regions(model, first), first)}
-    finetune(model, training, loss, evaluate, out, config, described, every, progress, accept_changes)
+    def scores_of(model, split): return predict_regions(model, split, precision=config.precision)
+    def evaluate(model): return {'accuracy': refer_accuracy(scores_of(model, first), first)}
+    finetune(model, training, loss, evaluate, out, config, described, every, progress, accept_changes, workers)
     if this_process()[0]: return {} # of several that train together one answers
-    scores = {name: predict_regions(model, split) for name, split in splits.items()}
-    def figures(name, split): return dict(accuracy=refer_accuracy(scores[name], split), ceiling=split.ceiling(), chance=split.chance(), n=len(split))
+    scores = {name: scores_of(model, split) for name, split in splits.items()}
+    def figures(name, split): return dict(accuracy=refer_accuracy(scores[name], split), ceiling=split.ceiling(), chance=split.chance(), gold=split.gold(), n=len(split))
     result = dict(expressions=len(training), **{name: figures(name, split) for name, split in splits.items()})
     for name, split in splits.items(): write_predictions(_rows(split, scores[name]), out/f'predictions-{name}.jsonl')
     save_json(result, out/'result.json')
@@ -241,7 +257,7 @@ def write_refer_page(
     count: int = 12, # expressions
 ) -> Path: # the page
     "Write a page of expressions, with the score of each proposal; it needs no server and no network."
-    rows, figures = read_predictions(predictions), {}
+    rows, figures = read_predictions(predictions, dict(id=int, image=str, text=str, box=list, regions=list, scores=list)), {}
     for row in chosen_by_hash(rows, count):
         picture = read_picture(Path(images)/row['image'])
         if isinstance(picture, str): raise ValueError(f'{Path(images)/row["image"]}: {picture}; the picture of sent_id {row["id"]}')

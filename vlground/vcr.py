@@ -126,9 +126,10 @@ def predict_choices(
     model: ChoiceModel, # fine-tuned
     data: ChoiceData, # choices
     batch_size: int = 32, # choices at once
+    precision: str = 'float32', # or 'bfloat16', as in training
 ) -> Tensor: # (n, 4) float32 logits on the CPU
     "Score the four options of every choice."
-    return torch.stack(score_all(model, data, batch_size))
+    return torch.stack(score_all(model, data, batch_size, precision))
 
 def choice_accuracy(
     logits: Tensor, # (n, 4)
@@ -152,7 +153,7 @@ def leaderboard_rows(
     config: FinetuneConfig, # longest text, most regions
 ) -> list[dict[str, str | float]]: # annot_id and 20 chances in [0, 1]
     "The chances of answers, and of rationales given each answer."
-    def chances(task, answers=None): return predict_choices(model, ChoiceData(items, store, start, config, (task,), answers)).softmax(1)
+    def chances(task, answers=None): return predict_choices(model, ChoiceData(items, store, start, config, (task,), answers), precision=config.precision).softmax(1)
     columns = {'answer': chances('answer')}
     for answer in range(4): columns[f'rationale_conditioned_on_a{answer}'] = chances('rationale', {item.annot_id: answer for item in items})
     return [dict(annot_id=item.annot_id) | {f'{name}_{option}': round(float(table[row, option]), 6) for name, table in columns.items() for option in range(4)} for row, item in enumerate(items)]
@@ -172,11 +173,10 @@ def write_leaderboard(
 def prediction_rows(
     logits: Tensor, # (n, 4)
     data: ChoiceData, # the n choices
-) -> list[dict]: # of each item annot_id, and under 'answer' and 'rationale' four chances, the latter given the right answer
+) -> list[dict]: # of each item annot_id, and under 'answer' and 'rationale' (4,) chances, the latter given the right answer
     "What a model says, item by item."
     rows = {}
-    for (task, choice), chances in zip(data.choices, logits.softmax(1).tolist()):
-        rows.setdefault(choice.annot_id, dict(annot_id=choice.annot_id))[task] = [round(chance, 6) for chance in chances]
+    for (task, choice), chances in zip(data.choices, logits.softmax(1)): rows.setdefault(choice.annot_id, dict(annot_id=choice.annot_id))[task] = chances
     return list(rows.values())
 
 # %% ../nbs/21_vcr.ipynb #f1a00007
@@ -188,10 +188,11 @@ def finetune_vcr(
     start: Start, # to go on from
     config: FinetuneConfig = FinetuneConfig(words=60, batch_size=16), # how; a batch is of choices, each with four texts
     loss: str = '', # one of `LOSSES`; empty: the published one of the backbone
-    every: int = 200, # steps between two measurements
+    every: int | None = None, # steps between two measurements, see `finetune`
     progress: str = 'bar', # 'bar', 'plot', 'file' or 'none'
     device: torch.device | str = 'cpu', # where to train
     accept_changes: bool = False, # go on although the folder was begun with other settings, data or another start?
+    workers: int = 0, # processes that make batches ahead
 ) -> dict: # for each split with labels what `choice_accuracy` gives, and the number of training items; of several processes only the first is told
     "Fine-tune on both choices together; run again after a kill, it goes on. Leaves result.json, predictions and, for splits without labels, the leaderboard's table."
     out, store, kind = Path(out), open_regions(regions), loss or ('sigmoid' if start.kind == 'vlbert' else 'softmax')
@@ -202,12 +203,13 @@ def finetune_vcr(
     described = describe_run('vcr', start, store, loss=kind, choices=read)
     model, first = ChoiceModel(start, config.seed).to(device), next(iter(asked.values()), None)
     def loss_of(model, made): return choice_loss(model(made[0].to(device)), made[1].to(device), kind)
-    def evaluate(model): return choice_accuracy(predict_choices(model, first), first)
-    finetune(model, training, loss_of, evaluate if first else None, out, config, described, every, progress, accept_changes)
+    def logits_of(model, data): return predict_choices(model, data, precision=config.precision)
+    def evaluate(model): return choice_accuracy(logits_of(model, first), first)
+    finetune(model, training, loss_of, evaluate if first else None, out, config, described, every, progress, accept_changes, workers)
     if this_process()[0]: return {} # of several that train together one answers
     result = {}
     for name, data in asked.items():
-        logits = predict_choices(model, data)
+        logits = logits_of(model, data)
         result[name] = choice_accuracy(logits, data)
         write_predictions(prediction_rows(logits, data), out/f'predictions-{name}.jsonl')
     for name in splits.keys() - asked.keys(): write_leaderboard(leaderboard_rows(model, splits[name], store, start, config), out/f'leaderboard-{name}.csv')
@@ -223,10 +225,7 @@ def _joined(
     "What each model says of each item."
     tables = {}
     for model, file in predictions.items():
-        tables[model] = {row.get('annot_id'): row for row in read_predictions(file)}
-        for name, row in tables[model].items():
-            if not {'annot_id', *TASKS} <= row.keys():
-                raise ValueError(f'{file}: expected annot_id, answer and rationale in each line, got {", ".join(row)}; are these predictions of a run on VCR?')
+        tables[model] = {row['annot_id']: row for row in read_predictions(file, dict(annot_id=str, answer=list, rationale=list))}
         lacking = [item.annot_id for item in items if item.annot_id not in tables[model]]
         if lacking: raise ValueError(f'{file}: it has no line for {len(lacking)} of {len(items)} items, the first is {lacking[0]}; take the predictions of the split that they come from')
     return [{model: table[item.annot_id] for model, table in tables.items()} for item in items]

@@ -8,11 +8,9 @@ __all__ = ['QuestionData', 'answer_loss', 'AnswerModel', 'predict_answers', 'sur
 
 # %% ../nbs/20_vqa.ipynb #08cd7825
 import html
-import json
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from heapq import nsmallest
 from pathlib import Path
 
 import torch
@@ -25,8 +23,8 @@ from torch import Tensor, nn
 from .albums import find_images, read_picture
 from .checkpoints import load_finished
 from .core import GREEN, GREY, ORANGE, moved_into_place, save_json, sha256_of, show_image, torch_rng
-from .datasets import typed_fields
-from .finetuning import FinetuneConfig, PictureTexts, Start, describe_run, finetune, look_at, of_fraction, open_finished, open_regions, score_all, tokenizer_of, write_predictions
+from .finetuning import (FinetuneConfig, PictureTexts, Start, chosen_by_hash, describe_run, finetune, look_at, of_fraction, open_finished, open_regions,
+                                 read_predictions, score_all, tokenizer_of, write_predictions)
 from .phrases import load_tokenizer
 from .questions import Question, normalise_answer, read_answers, soft_targets, vqa_accuracy, write_answers
 from .store import Store
@@ -113,27 +111,28 @@ def predict_answers(
     model: AnswerModel, # fine-tuned
     data: QuestionData, # questions
     batch_size: int = 128, # at once
-) -> Tensor: # (n, answers) float32 logits on the CPU
-    "Score every answer to every question."
-    return torch.stack(score_all(model, data, batch_size))
+    precision: str = 'float32', # or 'bfloat16', as in training
+) -> list[list[tuple[str, float]]]: # of each question what `surest_answers` keeps; all logits of a real split would take gigabytes
+    "Answer every question."
+    return score_all(model, data, batch_size, precision, lambda logits: surest_answers(logits, data.labels))
 
 def surest_answers(
-    logits: Tensor, # (answers,) of one question
+    logits: Tensor, # (b, answers)
     labels: dict[str, int], # answer -> label
     count: int = 5, # how many
-) -> list[tuple[str, float]]: # answers with their chances in [0, 1], the surest first
-    "What a model would say to a question, and how sure of it it is."
-    names, order = list(labels), logits.argsort(descending=True, stable=True)[:count].tolist()
-    return [(names[label], logits[label].sigmoid().item()) for label in order]
+) -> list[list[tuple[str, float]]]: # of each question answers with their chances in [0, 1], the surest first
+    "What a model would say to some questions, and how sure of it it is."
+    names, (values, order) = list(labels), (part[:, :count] for part in logits.sort(dim=1, descending=True, stable=True))
+    return [[(names[label], chance) for label, chance in zip(*row)] for row in zip(order.tolist(), values.sigmoid().tolist())]
 
 def answer_accuracy(
-    logits: Tensor, # (n, answers)
-    data: QuestionData, # the n questions, with their answers
+    said: Sequence[str], # n answers
+    data: QuestionData, # the n questions, with people's answers
 ) -> dict[str, dict]: # 'all' and the types of answers and questions -> accuracy in [0, 1] and n
     "The official accuracy, in all and by type."
-    names, right = list(data.labels), {}
-    for question, best in zip(data.questions, logits.argmax(1).tolist()):
-        score = vqa_accuracy(names[best], question.answers)
+    right = {}
+    for question, answer in zip(data.questions, said, strict=True):
+        score = vqa_accuracy(answer, question.answers)
         for kind in ('all', question.answer_type, question.kind): right.setdefault(kind, []).append(score)
     return {kind: dict(accuracy=sum(scores)/len(scores), n=len(scores)) for kind, scores in sorted(right.items())}
 
@@ -146,10 +145,11 @@ def finetune_vqa(
     out: Path | str, # the run's folder
     start: Start, # to go on from
     config: FinetuneConfig = FinetuneConfig(), # how
-    every: int = 200, # steps between two measurements
+    every: int | None = None, # steps between two measurements, see `finetune`
     progress: str = 'bar', # 'bar', 'plot', 'file' or 'none'
     device: torch.device | str = 'cpu', # where to train
     accept_changes: bool = False, # go on although the folder was begun with other settings, data or another start?
+    workers: int = 0, # processes that make batches ahead
 ) -> dict: # for each split with answers what `answer_accuracy` gives, 'ceiling', and the number of training questions; of several processes only the first is told
     "Fine-tune on questions; run again after a kill, it goes on. Leaves result.json, answers.json, predictions and the answers in the form that the test server takes."
     out, store = Path(out), open_regions(regions)
@@ -161,38 +161,39 @@ def finetune_vqa(
     described = describe_run('vqa', start, store, answers=sha256_of(list(labels)), questions=read, rule=training.rule)
     model = AnswerModel(start, len(labels), config.seed).to(device)
     def loss(model, made): return answer_loss(model(made[0].to(device)), made[1].to(device))
-    def evaluate(model): return {'accuracy': answer_accuracy(predict_answers(model, asked[scored[0]]), asked[scored[0]])['all']['accuracy']}
-    finetune(model, training, loss, evaluate if scored else None, out, config, described, every, progress, accept_changes)
+    def answers(model, data): return predict_answers(model, data, precision=config.precision)
+    def accuracy(found, data): return answer_accuracy([surest[0][0] for surest in found], data)
+    def evaluate(model): return {'accuracy': accuracy(answers(model, asked[scored[0]]), asked[scored[0]])['all']['accuracy']}
+    finetune(model, training, loss, evaluate if scored else None, out, config, described, every, progress, accept_changes, workers)
     if this_process()[0]: return {} # of several that train together one answers
     result = {}
     write_answers(labels, out/'answers.json')
     for name, data in asked.items():
-        logits = predict_answers(model, data)
-        if name in scored: result[name] = answer_accuracy(logits, data) | dict(ceiling=data.ceiling())
-        write_submission(logits, data, out/f'submission-{name}.json')
-        write_predictions(answer_rows(logits, data), out/f'predictions-{name}.jsonl')
+        found = answers(model, data)
+        if name in scored: result[name] = accuracy(found, data) | dict(ceiling=data.ceiling())
+        write_submission([surest[0][0] for surest in found], data, out/f'submission-{name}.json')
+        write_predictions(answer_rows(found, data), out/f'predictions-{name}.jsonl')
     result['questions'] = len(training)
     save_json(result, out/'result.json')
     return result
 
 # %% ../nbs/20_vqa.ipynb #aa69bcd0
 def write_submission(
-    logits: Tensor, # (n, answers)
+    said: Sequence[str], # n answers
     data: QuestionData, # the n questions
     file: str | Path, # JSON
 ) -> None:
     "Write answers as VQA's test server takes them: a list of question_id and answer."
-    names = list(data.labels)
-    save_json([dict(question_id=each.id, answer=names[best]) for each, best in zip(data.questions, logits.argmax(1).tolist())], file)
+    save_json([dict(question_id=each.id, answer=answer) for each, answer in zip(data.questions, said, strict=True)], file)
 
 def answer_rows(
-    logits: Tensor, # (n, answers)
+    found: Sequence[Sequence[tuple[str, float]]], # of n questions the surest answers with their chances
     data: QuestionData, # the n questions
 ) -> list[dict]: # question_id, image, question, answers: the five surest with their chances, people: their ten answers, none where they are secret
     "What a model says to each question, to be looked at."
-    surest = [[[answer, round(chance, 4)] for answer, chance in surest_answers(row, data.labels)] for row in logits]
     images = [data.texts.store.ids[position] for position in data.texts.positions.tolist()]
-    return [dict(question_id=each.id, image=image, question=each.text, answers=five, people=list(each.answers)) for each, image, five in zip(data.questions, images, surest)]
+    surest = [[[answer, round(chance, 4)] for answer, chance in row] for row in found]
+    return [dict(question_id=each.id, image=image, question=each.text, answers=row, people=list(each.answers)) for each, image, row in zip(data.questions, images, surest, strict=True)]
 
 # %% ../nbs/20_vqa.ipynb #4d1e47d1
 def _said_by(answer: str, people: Sequence[str]) -> int:
@@ -249,7 +250,7 @@ def predict(
     texts = _texts([Question(0, 0, store.ids[0], text)], [f'the question {text!r}'], store, finished.start, finished.config)
     model = AnswerModel(finished.start, len(labels)).eval()
     load_finished(model, finished.folder)
-    with torch.inference_mode(): found = surest_answers(model(texts.batch([0]))[0], labels, 10)
+    with torch.inference_mode(): found = surest_answers(model(texts.batch([0])), labels, 10)[0]
     image = picture if isinstance(picture, Image.Image) else read_picture(Path(picture))
     return Answered(image.convert('RGB'), text, *zip(*found))
 
@@ -286,18 +287,6 @@ def _part(row: dict, picture: Image.Image) -> str:
     return f'<article><img src="{jpeg_address(picture, 640)}" alt="{alt}"><div><h2>{html.escape(row["question"])}</h2><ol>{bars}</ol><p>{told}</p></div></article>'
 
 # %% ../nbs/20_vqa.ipynb #dffeae0f
-def _read_rows(file: Path | str) -> list[dict]:
-    "The rows of a predictions file."
-    if not Path(file).is_file(): raise FileNotFoundError(f'{file}: there is no such file; vlground_finetune vqa leaves it in its run folder as predictions-val.jsonl')
-    fields, rows = dict(question_id=int, image=str, question=str, answers=list, people=list), []
-    for number, line in enumerate(Path(file).read_text(encoding='utf-8').splitlines(), 1):
-        try: row = json.loads(line)
-        except ValueError as error: raise ValueError(f'{file}, line {number}: not JSON ({error})') from None
-        rows.append(dict(zip(fields, typed_fields(row, fields, f'{file}, line {number} (a file of a fine-tuning on vqa is expected)'))))
-        if not row['answers']: raise ValueError(f'{file}, line {number}: question_id {row["question_id"]} has no answers; write the file anew')
-    if not rows: raise ValueError(f'{file}: there is no question in it')
-    return rows
-
 def write_answer_page(
     predictions: Path | str, # file of `finetune_vqa`: predictions-….jsonl
     images: Path | str, # folder of the pictures
@@ -306,9 +295,10 @@ def write_answer_page(
 ) -> Path: # the page
     "Write a page with some questions, chosen by a hash of their ids, and what a model answers; it needs no server and no network."
     if count < 1: raise ValueError(f'count must be at least 1 question, got {count}')
-    rows = _read_rows(predictions)
+    rows = read_predictions(predictions, dict(question_id=int, image=str, question=str, answers=list, people=list))
+    if silent := [row['question_id'] for row in rows if not row['answers']]: raise ValueError(f'{predictions}: question_id {silent[0]} has no answers; run the fine-tuning again, it writes them anew')
     sources, parts = find_images(images), []
-    for row in nsmallest(count, rows, key=lambda row: sha256_of(row['question_id'])):
+    for row in chosen_by_hash(rows, count, 'question_id'):
         name, number = row['image'], row['question_id']
         if name not in sources: raise FileNotFoundError(f'{images}: there is no {name}, which question_id {number} of {predictions} is about; name the folder whose regions were used')
         if isinstance(picture := read_picture(sources[name]), str): raise ValueError(f'{name}, the picture of question_id {number}: {picture}')
