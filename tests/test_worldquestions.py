@@ -120,6 +120,12 @@ def test_unknown_words_and_no_words_are_passed_over():
     assert set(model.index) == {'a', 'dog', 'a dog'} and model(['', 'unheard of', 'a dog']).shape == (3, 3)
 
 
+def test_pieces_are_numbered_as_they_come_in_every_process():
+    # sets of words have another order with another hash seed, and the weights that a word begins with would be others
+    texts = ['is the dog near the cat', 'the cat is near']*2
+    assert list(TextOnly(texts, 2).index) == ['is', 'the', 'dog', 'near', 'cat', 'is the', 'the dog', 'dog near', 'near the', 'the cat', 'cat is', 'is near']
+
+
 @pytest.fixture(scope='module')
 def blind():
     "kind -> (right answers of a trained model that cannot see, how many questions)"

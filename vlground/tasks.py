@@ -178,16 +178,20 @@ def tasks_figure(
     found: dict, # from `collect_tasks`
 ) -> Figure:
     "One panel for each number, a bar for each arm, a whisker of one standard error to either side, chance as a dotted line."
-    figure, panels = plt.subplots(1, len(COLUMNS), figsize=(11, 3.2), layout='constrained', sharey=True)
-    arms, looks = ('blind', 'scratch', 'baseline', 'ours'), [('white', '//'), ('white', ''), (GREY, ''), (GREEN, '')]
+    figure, panels = plt.subplots(1, len(COLUMNS), figsize=(8, 3.4), layout='constrained', sharey=True)
+    looks = {'blind': ('white', '///'), 'scratch': ('white', ''), 'baseline': (GREY, ''), 'ours': (GREEN, '')}
+    top = max(found['accuracy'][column][arm]['accuracy'] for column in COLUMNS for arm in looks)*115 + 1 # room for the numbers
     for panel, (column, name) in zip(panels, COLUMNS.items()):
-        rows = [found['accuracy'][column][arm] for arm in arms]
-        for place, (row, (colour, hatch)) in enumerate(zip(rows, looks)):
-            panel.bar(place, row['accuracy']*100, yerr=row['stderr']*100, capsize=3, color=colour, hatch=hatch, edgecolor=GREY)
-        panel.axhline(found['chance'][column]*100, color='black', ls=':', lw=1)
-        panel.set(title=name, xticks=range(len(arms)), ylim=(0, None))
-        panel.set_xticklabels([ARMS[arm] for arm in arms], rotation=60, ha='right')
+        for place, (arm, (colour, hatch)) in enumerate(looks.items()):
+            accuracy, error = (found['accuracy'][column][arm][key]*100 for key in ('accuracy', 'stderr'))
+            panel.bar(place, accuracy, yerr=error, capsize=3, color=colour, hatch=hatch, edgecolor=GREY, label=ARMS[arm])
+            panel.annotate(f'{accuracy:.0f}', (place, accuracy + error), (0, 3), textcoords='offset points', ha='center', fontsize=9, bbox=dict(facecolor='white', edgecolor='none', pad=.5))
+        panel.axhline(found['chance'][column]*100, color='black', ls=':', lw=1.2, label='chance')
+        panel.set(xticks=[], ylim=(0, top))
+        panel.set_title(name.replace(' ', '\n'), fontsize=11)
     panels[0].set_ylabel('accuracy (%)')
+    figure.legend(*panels[0].get_legend_handles_labels(), loc='outside lower center', ncols=5, fontsize=9, frameon=False)
+    figure.suptitle('What each model is worth for each task')
     return figure
 
 # %% ../nbs/90_tasks.ipynb #f6e0dd05

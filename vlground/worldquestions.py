@@ -238,7 +238,7 @@ class TextOnly(nn.Module):
         width: int = 64, # numbers for a word
     ):
         super().__init__()
-        counts = Counter(piece for text in texts for piece in set(_pieces(text)))
+        counts = Counter(piece for text in texts for piece in dict.fromkeys(_pieces(text))) # once a text; a set has another order in each process
         self.index = {piece: i for i, piece in enumerate((piece for piece, n in counts.items() if n > 1), 1)}
         self.words = nn.EmbeddingBag(len(self.index) + 1, width, mode='mean')
         self.layers = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Dropout(.3), nn.Linear(width, outputs))

@@ -134,12 +134,12 @@ class Accounts:
 def wrong(self: Accounts,
     generator: np.random.Generator, # of the draws
     draft: tuple[Scene, Doing, str], # the item
-    near: float = .5, # share of claims about things that are here
+    here: float = .5, # share of claims about things of this scene
 ) -> list[Claim]: # three different ones, false here; fewer if there are no more
     "Claims of other scenes for an item."
     (scene, doing, _), owed, chosen = draft, self.owed[self.key(*draft)], []
     sort = sort_of(scene.things[doing.subject])
-    here = {thing.kind for i, thing in enumerate(scene.things) if i != doing.subject}
+    kinds = {thing.kind for i, thing in enumerate(scene.things) if i != doing.subject}
     possible = [claim for claim in owed if claim != claim_of(scene, doing) and not is_true(scene, sort, claim)]
     def draw(claims):
         weights = np.array([max(owed[claim], 0) + .02 for claim in claims]) # what is owed to nobody is a last resort
@@ -147,8 +147,8 @@ def wrong(self: Accounts,
     for _ in range(3):
         left = [claim for claim in possible if claim not in chosen]
         if not left: break
-        claim, close = draw(left), generator.random() < near
-        same = [each for each in left if each.kind and (each.kind in here) == close]
+        claim, of_here = draw(left), generator.random() < here
+        same = [each for each in left if each.kind and (each.kind in kinds) == of_here]
         chosen.append(draw(same) if claim.kind and same else claim)
     return chosen
 
