@@ -304,7 +304,7 @@ def vlground_pretrain(
     with joined_processes(device) as place: pretrain(regions, labels, out, settings, device=place, accept_changes=accept_changes, workers=workers, fetch=fetch, cache=cache or None)
 
 # %% ../nbs/91_cli.ipynb #78244b1e
-TASKS = {'refer': FinetuneConfig(), 'vqa': FinetuneConfig(learning_rate=2e-3), 'vcr': FinetuneConfig(words=60, batch_size=16)} # task -> how, where no option says otherwise
+TASKS = {'refer': FinetuneConfig(), 'vqa': FinetuneConfig(), 'vcr': FinetuneConfig(words=60, batch_size=16)} # task -> how, where no option says otherwise
 OPTIONS = {'sets': ('refer',), 'hard': ('refer',), 'least': ('vqa',), 'minval': ('vqa',), 'loss': ('vcr',), 'blind': ('vqa', 'vcr'), 'answer': ('vqa', 'vcr')} # of some tasks alone
 PUBLISHED = {'refer': dict(learning_rate=4e-5, batch_size=256), 'vqa': dict(learning_rate=4e-5, head_rate=2.5, batch_size=256),
              'vcr': dict(learning_rate=2e-5, batch_size=64)} # as ViLBERT was fine-tuned
@@ -375,7 +375,7 @@ def vlground_finetune(
     batch_size: int = 0, # samples in a batch, over all processes; 0: the course's, or 64, of vcr 16
     words: int = 0, # longest text in word pieces; 0: 20, of vcr 60
     most_regions: int = 36, # regions of a picture at most
-    learning_rate: float = 0., # highest; 0: the course's, or 1e-3, of vqa 2e-3
+    learning_rate: float = 0., # highest; 0: the course's, or 1e-3
     head_rate: float = 0., # factor of the learning rate for the head; 0: the course's, or 1
     precision: str = 'float32', # or 'bfloat16'
     save_every: int = 200, # steps between two checkpoints
@@ -467,8 +467,8 @@ def vlground_demo(
 def vlground_tasks(
     demo: str = 'demo', # folder of a finished demo, whose models are fine-tuned
     out: str = 'tasks', # folder of everything: tasks.json, report.html and the runs
-    size: str = 'full', # 'full', about three quarters of an hour on two cores, or 'small'
-    seed: int = 1, # of the world of questions and choices
+    size: str = 'full', # 'full', about an hour on two cores, or 'small'
+    seed: int = 2, # of the world of questions and choices
     workers: int = 2, # processes
 ):
     "Fine-tune the demo's models on referring expressions, VQA and VCR, beside models that cannot see; run again after a kill, it goes on."

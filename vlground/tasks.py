@@ -44,8 +44,8 @@ class TasksSize:
     grounder_steps: int # of fine-tuning the one-stage grounder
     least: int = 9 # questions that an answer must be the most frequent answer of
 
-SIZES = {'full': TasksSize(3000, 3000, 1600, 1000, 700, 600), 'small': TasksSize(400, 400, 200, 150, 120, 20, least=4)}
-HOW = {'vqa': FinetuneConfig(batch_size=64, learning_rate=2e-3, regions=16, words=20), 'vcr': FinetuneConfig(batch_size=16, learning_rate=1e-3, regions=16, words=60)}
+SIZES = {'full': TasksSize(9000, 3000, 4000, 1000, 700, 600), 'small': TasksSize(400, 400, 200, 150, 120, 20, least=4)}
+HOW = {'vqa': FinetuneConfig(batch_size=64, learning_rate=1e-3, regions=16, words=20), 'vcr': FinetuneConfig(batch_size=16, learning_rate=1e-3, regions=16, words=60)}
 ARMS = {'blind': 'words alone', 'grounder': 'one-stage grounder', 'multi': 'multi-task', 'scratch': 'from scratch', 'baseline': 'without grounding', 'ours': 'with grounding'}
 COLUMNS = {'refer': 'referring expressions', 'vqa': 'VQA', 'answer': 'Q→A', 'rationale': 'QA→R', 'joint': 'Q→AR'}
 
@@ -220,7 +220,7 @@ def run_tasks(
     demo: Path | str, # folder of a finished demo
     out: Path | str, # folder of everything
     size: TasksSize, # how much
-    seed: int = 1, # of the world of questions and choices
+    seed: int = 2, # of the world of questions and choices; settings were tried on that of seed 1
     workers: int = 2, # processes
     quiet: bool = False, # no progress bars?
 ) -> dict: # what tasks.json holds
