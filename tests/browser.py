@@ -140,6 +140,20 @@ def open_page(browser, tmp_path):
     assert not wrong
 
 
+def picture_without_scripts(browser, view, folder: Path) -> str:
+    "Open a view as a page where scripts are off: a picture must be seen in its place; gives what is said of it."
+    file = folder/'page.html'
+    file.write_text(view.to_html(), encoding='utf-8')
+    context = browser.new_context(java_script_enabled=False)
+    try:
+        page = context.new_page()
+        page.goto(file.as_uri())
+        image = page.locator('img')
+        assert image.is_visible() and image.bounding_box()['width'] > 500
+        return image.get_attribute('alt')
+    finally: context.close()
+
+
 def write_cells(path, cells) -> None:
     "A notebook that names its kernel: JupyterLab asks for one otherwise, and waits for the answer."
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}), path)

@@ -6,7 +6,7 @@ import re
 import nbformat
 import pytest
 import torch
-from browser import PATIENCE, browser, contrasts, lab, open_notebook, open_page, opened_in_lab, photographed, run_cell, wait_until_run, write_cells # noqa: F401
+from browser import PATIENCE, browser, contrasts, lab, open_notebook, open_page, opened_in_lab, photographed, picture_without_scripts, run_cell, wait_until_run, write_cells # noqa: F401
 from notebooks import ROOT, outputs
 from PIL import Image
 
@@ -187,14 +187,7 @@ def test_the_view_in_the_committed_lesson_is_alive_and_of_this_version(open_page
 
 
 def test_without_scripts_a_picture_is_left(browser, tmp_path, view): # noqa: F811
-    file = tmp_path/'page.html'
-    file.write_text(view.to_html(), encoding='utf-8')
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(file.as_uri())
-    image = page.locator('img')
-    assert image.is_visible() and image.bounding_box()['width'] > 500 and CAPTION in image.get_attribute('alt')
-    context.close()
+    assert CAPTION in picture_without_scripts(browser, view, tmp_path)
 
 
 @pytest.mark.parametrize('view', [dict(phrases=[], boxes=[], scores=[], which=[], regions=[[0, 0, 9, 9]]), dict(phrases=[(0, 1)], boxes=[], scores=[], which=[], regions=[[0, 0, 9, 9]])])

@@ -3,7 +3,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from browser import browser, contrasts, lab, open_page, opened_in_lab, run_cell, wait_until_run # noqa: F401
+from browser import browser, contrasts, lab, open_page, opened_in_lab, picture_without_scripts, run_cell, wait_until_run # noqa: F401
 from notebooks import ROOT, outputs
 from test_widgets_choices import EVEN, ITEM, SURE
 from test_widgets_browser import EVIL
@@ -166,14 +166,7 @@ def test_it_fits_and_can_be_read(open_page, view, style, width): # noqa: F811
 
 
 def test_without_scripts_a_picture_is_left(browser, tmp_path, view): # noqa: F811
-    file = tmp_path/'page.html'
-    file.write_text(view.to_html(), encoding='utf-8')
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(file.as_uri())
-    image = page.locator('img')
-    assert image.is_visible() and image.bounding_box()['width'] > 500 and 'Why is [person1] running?' in image.get_attribute('alt')
-    context.close()
+    assert 'Why is [person1] running?' in picture_without_scripts(browser, view, tmp_path)
 
 
 def test_the_view_in_the_committed_lesson_is_alive_and_of_this_version(open_page): # noqa: F811
@@ -183,6 +176,27 @@ def test_the_view_in_the_committed_lesson_is_alive_and_of_this_version(open_page
     page = open_page(*found)
     page.get_by_role('button', name='next').click()
     assert page.locator('.position').inner_text().startswith('2 of ')
+
+
+@pytest.mark.parametrize('dpi', [100, 200])
+@pytest.mark.parametrize('letters', [34, 37, 40, 42, 44, 80])
+def test_in_the_figure_each_text_keeps_to_its_place(letters, dpi):
+    "Narrow letters, usual ones and wide ones; the frame of the right one holds its tick."
+    texts = [((kind*letters)[:letters].strip(),) for kind in ('ill till ', 'the small brown cat walked up to a cake with ', 'women warm mammoths ', 'WWW ')]
+    chances = {'the baseline of the paper': EVEN, 'the grounded model': SURE}
+    for part, label in [('answers', 0), ('answers', 1), ('rationales', 2), ('rationales', 3)]:
+        item = replace(ITEM, question=texts[2], answers=texts, rationales=texts, answer_label=label, rationale_label=label, answer_probabilities=chances, rationale_probabilities=chances)
+        figure = ChoiceView([item], ChoiceState(part=part)).fig()
+        figure.set_dpi(dpi)
+        figure.draw_without_rendering()
+        ax = figure.axes[1]
+        place = {text: text.get_window_extent() for text in ax.texts}
+        frame = next(patch for patch in ax.patches if patch.get_linestyle() == '--').get_window_extent()
+        options = [text for text in place if text.get_text()[:4].strip() in ('a', 'b', 'c', 'd', '')]
+        assert len(options) >= 4 and all(frame.x0 < place[text].x0 and place[text].x1 < frame.x1 - dpi/50 for text in options)
+        assert sum(text.get_text().endswith(' ✓') and len(text.get_text().strip()) > 2 for text in options) == 1 # the tick stands behind a word
+        first, second = sorted((box for text, box in place.items() if text.get_text()[:3] == 'the' and text.get_ha() == 'center'), key=lambda box: box.x0)
+        assert frame.x1 < first.x0 and first.x1 < second.x0 and all(box.x1 <= figure.bbox.x1 for box in place.values())
 
 
 CELLS = {

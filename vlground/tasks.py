@@ -22,6 +22,7 @@ from .demo import FINETUNE, STYLE, circumstances, mean_and_error, run_folder
 from .expressions import read_refer
 from .finetuning import FinetuneConfig, figure_part, open_start
 from .grounder import world_teacher
+from .logs import read_log
 from .questions import answer_vocabulary, read_vqa, vqa_accuracy
 from .refer import ExpressionData, blind_accuracy, finetune_grounder, finetune_refer, pointing_accuracy, with_other_sets
 from .regions import write_boxes
@@ -134,12 +135,13 @@ def collect_tasks(
     demo: Path, # folder of a finished demo
     out: Path, # of the tasks, all jobs done
     jobs: Sequence[Job], # these
-) -> dict: # 'accuracy' and 'difference' by column, 'chance', 'questions' by type, and how many samples there were
+) -> dict: # 'accuracy' and 'difference' by column, 'chance', 'questions' by type, 'courses' of VQA by arm and seed, and how many samples there were
     "Put together what the jobs have measured."
-    told, cells, by_type = load_json(demo/'demo.json'), {}, {}
+    told, cells, by_type, courses = load_json(demo/'demo.json'), {}, {}, {}
     for job in jobs:
         for column, accuracy in _figures(job).items(): cells.setdefault(column, {}).setdefault(job.arm, {})[job.seed] = accuracy
         if job.task == 'vqa':
+            courses.setdefault(job.arm, []).append([(line['step'], line['evaluation']['accuracy']) for line in read_log(job.folder) if 'evaluation' in line])
             for kind in ('yes/no', 'number', 'other'): by_type.setdefault(kind, {}).setdefault(job.arm, []).append(load_json(job.folder/'measured.json')['val'][kind]['accuracy'])
     whole, vcr = told['fractions']['1'], read_vcr(out/'W'/'vcr', 'val')
     accuracy = {column: {arm: mean_and_error(list(some.values())) for arm, some in arms.items()} for column, arms in cells.items()}
@@ -149,7 +151,7 @@ def collect_tasks(
     samples = dict(refer=told['test_expressions'], vqa=len(read_vqa(out/'W'/'vqa', 'val')), vcr=len(vcr))
     shelf = [load_json(job.folder/'measured.json')['off_the_shelf'] for job in jobs if job.arm == 'grounder']
     return dict(accuracy={name: accuracy[name] for name in COLUMNS}, difference=dict(refer=whole['difference']) | gaps, chance=chance, samples=samples, grounder_off_the_shelf=shelf[0],
-                refer_ceiling=told['ceiling'], questions={kind: {arm: mean_and_error(some) for arm, some in arms.items()} for kind, arms in by_type.items()})
+                refer_ceiling=told['ceiling'], courses=courses, questions={kind: {arm: mean_and_error(some) for arm, some in arms.items()} for kind, arms in by_type.items()})
 
 # %% ../nbs/90_tasks.ipynb #c98dfca7
 def _percent(row: dict | None, sign: str = '') -> str: return f'{row["accuracy"]*100:{sign}.1f} ± {row["stderr"]*100:.1f}'.replace('-', '−') if row else '–'

@@ -18,7 +18,9 @@ import torch
 from fastcore.basics import patch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
+from matplotlib.textpath import text_to_path
 from PIL import Image
 from torch import Tensor
 
@@ -227,16 +229,29 @@ def shown(self: ChoiceView) -> list[int]: # numbers of items
     return self.differing(self.value.part) if self.value.differ else list(range(len(self.items)))
 
 # %% ../nbs/05_widgets_choices.ipynb #c44c00c8
+def _points(text: str, weight: str = 'normal') -> float:
+    "How wide a text of the figure is, in points; drawn coarsely it takes up to a tenth more."
+    return text_to_path.get_text_width_height_descent(text, FontProperties(size=9, weight=weight), ismath=False)[0]
+
+def _shortened(text: str, width: float) -> str:
+    "As much of a text as so many points hold."
+    while _points(text) > width: text = text[:-2] + '…'
+    return text
+
 def _lines(
     tokens: Tokens, # words and references
     tags: Sequence[str], # one for each object
-    width: int, # characters of a line at most
+    width: float, # points of a line at most
     before: str = '', # what stands before the text
-    after: str = '', # what stands after it
+    after: str = '', # what follows on the line of its last word
+    weight: str = 'normal', # or 'bold'
 ) -> list[str]: # at least one
     "A text in lines."
-    text = ''.join(text for text, _ in _pieces(tokens, tags))
-    return wrap(visible_text(f'{before}{text}{after}'), width) or ['']
+    text = visible_text(before + ''.join(text for text, _ in _pieces(tokens, tags))) + after.replace(' ', '\xa0')
+    for most in range(80, 0, -1): # characters
+        lines = wrap(text, most)
+        if all(_points(line, weight) <= width for line in lines): break
+    return [line.replace('\xa0', ' ') for line in lines] or ['']
 
 # %% ../nbs/05_widgets_choices.ipynb #c2335e89
 def _draw_bar(
@@ -267,12 +282,12 @@ def _draw_choice(
             ax.text(0, y + .45, line, fontsize=9, va='center', weight=weight, parse_math=False)
             y += 1
     for m, model in enumerate(self.models):
-        ax.text(.68 + m*width + .45*width, 0, visible_text(model if len(model) < 14 else model[:13] + '…'), fontsize=9, va='top', ha='center', parse_math=False)
-    write(_lines(item.question, tags, 42), weight='bold')
-    if part == 'rationales': write(['The right answer is not known.'] if item.answer_label is None else _lines(item.answers[item.answer_label], tags, 46, 'Given: '))
+        ax.text(.68 + m*width + .45*width, 0, _shortened(visible_text(model), 290*width), fontsize=9, va='top', ha='center', parse_math=False)
+    write(_lines(item.question, tags, 295, weight='bold'), weight='bold')
+    if part == 'rationales': write(['The right answer is not known.'] if item.answer_label is None else _lines(item.answers[item.answer_label], tags, 295, 'Given: '))
     for i, option in enumerate(options):
         y += .6
-        top, lines = y, _lines(option, tags, 42, after=' ✓' if i == label else '')
+        top, lines = y, _lines(option, tags, 180, after=' ✓' if i == label else '')
         for m, model in enumerate(self.models):
             if probabilities: _draw_bar(ax, (.68 + m*width, top, .9*width), probabilities[model][i], self.right[model], self.chosen[model] == i)
         write([f'{"abcd"[i]}   ' + lines[0], *(f'     {line}' for line in lines[1:])])
