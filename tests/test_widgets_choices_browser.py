@@ -68,10 +68,10 @@ def test_a_page_by_mouse(open_page, view): # noqa: F811
 def test_a_page_by_keyboard(open_page, view): # noqa: F811
     page = open_page(view.to_html())
     reached = []
-    for _ in range(7):
+    for _ in range(8):
         page.keyboard.press('Tab')
-        reached.append(page.evaluate('(() => { const now = document.activeElement.shadowRoot.activeElement; return now.name || now.textContent })()'))
-    assert reached == ['‹ previous', 'next ›', 'part', 'differ', '[person1]', '[person1]', '[person1]']
+        reached.append(page.evaluate('(() => { const now = document.activeElement.shadowRoot.activeElement; return now.name || now.textContent || now.ariaLabel })()'))
+    assert reached == ['‹ previous', 'next ›', 'part', 'differ', *['[person1]']*4] # a box, and three tags
     assert lit(page) == (['[person1]'], ['[person1]']*3) # focus alone lights up
     page.keyboard.press('Enter')
     assert page.locator('.tag:focus').get_attribute('aria-pressed') == 'true'
@@ -88,6 +88,36 @@ def test_a_page_by_keyboard(open_page, view): # noqa: F811
     page.get_by_role('radio', name='answers').focus()
     page.keyboard.press('ArrowRight') # among radio buttons an arrow chooses
     assert page.get_by_role('radio', name='rationales').is_checked() and page.locator('.position').inner_text() == '4 of 5'
+
+
+def test_every_box_is_reached_by_keyboard(open_page): # noqa: F811
+    "Also a box that no text mentions: it lights up and says its name."
+    names = [f'{kind}{i}' for i, kind in enumerate(('person', 'dog')*6, start=1)]
+    item = replace(ITEM, boxes=[[9*i, 9, 9*i + 8, 60] for i in range(12)], names=('person', 'dog')*6)
+    page = open_page(ChoiceView([item, item]).to_html())
+    focused, pictured = page.locator('.vlground-view :focus'), page.get_by_role('group', name='The picture with 12 boxes')
+    assert sorted(page.locator('.label:not([hidden])').all_inner_texts()) == ['[dog2]', '[person1]', '[person3]'] and pictured.get_by_role('button').count() == 12
+    for _ in range(5): page.keyboard.press('Tab')
+    for name, mentioned in zip(names, [3, 1, 2] + [0]*9):
+        assert pictured.get_by_role('button', name=f'[{name}]', exact=True).evaluate('box => box === box.getRootNode().activeElement') and lit(page) == ([f'[{name}]'], [f'[{name}]']*mentioned)
+        assert page.locator('.box.lit').count() == 1
+        page.keyboard.press('ArrowDown') # beyond the last one there is none
+    for key, name in [('ArrowUp', 'person11'), ('Home', 'person1'), ('ArrowUp', 'person1'), ('End', 'dog12')]:
+        page.keyboard.press(key)
+        assert focused.get_attribute('aria-label') == f'[{name}]'
+    page.keyboard.press('Enter')
+    assert focused.get_attribute('aria-pressed') == 'true'
+    page.keyboard.press('Tab') # the picture is one stop
+    assert focused.inner_text() == '[person1]' and lit(page)[0] == ['[person1]']
+    focused.evaluate('tag => tag.blur()')
+    assert lit(page)[0] == ['[dog12]'] # what was chosen stays lit
+    page.locator('.tag').first.focus()
+    page.keyboard.press('Shift+Tab')
+    assert focused.get_attribute('aria-label') == '[dog12]'
+    page.keyboard.press('Space')
+    assert focused.get_attribute('aria-pressed') == 'false' and not page.locator('[aria-pressed=true]').count()
+    page.keyboard.press('ArrowRight')
+    assert page.locator('.position').inner_text() == '2 of 2' and focused.inner_text() == 'next ›' # the box with the focus is gone
 
 
 def test_the_filter(open_page, view): # noqa: F811
@@ -113,6 +143,10 @@ def test_a_filter_that_nothing_passes(open_page): # noqa: F811
     page.get_by_role('radio', name='rationales').check()
     assert page.locator('.position').inner_text() == '1 of 3' and not page.get_by_role('checkbox').is_checked() and page.get_by_role('checkbox').is_disabled()
     assert not page.locator('.options').locator('.right, .wrong, .gold').count() and seen(page) == dict(base=(0, None), ours=(1, None))
+    assert page.locator('.legend li').all_inner_texts() == ['chosen', 'not chosen', 'the right one is not known']
+    page.get_by_role('radio', name='answers').check()
+    assert page.locator('.legend li').all_inner_texts() == ['✓\nchosen, right', '✗\nchosen, wrong', 'not chosen', 'the right one']
+    page.get_by_role('radio', name='rationales').check()
     page.get_by_role('button', name='next').click()
     assert page.locator('.options .bar.none').count() == 8 and page.locator('.readout').inner_text() == 'base says nothing; ours says nothing.'
 
@@ -150,7 +184,7 @@ def test_every_text_is_text(open_page, text): # noqa: F811
     assert strangers.count('script') == 1 and strangers.count('img') == 1 and strangers.count('svg') == 1 and strangers.count('b') == 8 and not strangers.count('i')
 
 
-@pytest.mark.parametrize('width', [390, 724, 1280])
+@pytest.mark.parametrize('width', [280, 390, 724, 1280])
 @pytest.mark.parametrize('style', ['background: #fff; color: #212529', 'background: #16191d; color: #e3e6e8'], ids=['light', 'dark'])
 def test_it_fits_and_can_be_read(open_page, view, style, width): # noqa: F811
     page = open_page(view.to_html(), style=style, width=width)
@@ -158,11 +192,18 @@ def test_it_fits_and_can_be_read(open_page, view, style, width): # noqa: F811
     page.locator('.given .tag').first.focus()
     assert page.evaluate('document.documentElement.scrollWidth') <= width
     picture, side = page.locator('.picture').bounding_box(), page.locator('.side').bounding_box()
-    assert (side['y'] > picture['y'] + picture['height']) == (width == 390) # below it on a phone, beside it otherwise
+    assert (side['y'] > picture['y'] + picture['height']) == (width < 600) # below it on a phone, beside it otherwise
     outer = page.locator('.choices').bounding_box()
     assert all(box['x'] + box['width'] <= outer['x'] + outer['width'] for box in (part.bounding_box() for part in page.locator('.options li, .controls *:visible').all()))
     contrast = contrasts(page, '.question, .given, .tag, .text, .bar, .label:not([hidden]), label, output, .step, .readout, .legend li')
     assert len(contrast) >= 8 and min(contrast.values()) >= 4.5, contrast
+
+
+@pytest.mark.parametrize('width', [280, 390, 1280])
+def test_long_names_of_models_can_be_told_apart(open_page, width): # noqa: F811
+    names = 'the baseline', 'with grounding'
+    page = open_page(ChoiceView([replace(ITEM, answer_probabilities=dict(zip(names, (EVEN, SURE))), rationale_probabilities={})]).to_html(), width=width)
+    assert page.locator('.model').evaluate_all('nodes => nodes.every(node => node.scrollWidth <= node.clientWidth)')
 
 
 def test_without_scripts_a_picture_is_left(browser, tmp_path, view): # noqa: F811
@@ -233,6 +274,10 @@ def test_in_jupyterlab(browser, lab, tmp_path): # noqa: F811
         run_cell(page, 2)
         page.wait_for_function('document.querySelector(".vlground-view").shadowRoot.querySelector(".position").innerText === "2 of 3"')
         assert lit(root)[0] == ['[dog2]'] and root.get_by_role('radio', name='rationales').is_checked()
+
+        root.locator('.box').first.focus()
+        for key in ('End', 'ArrowUp', 'Enter', 'b'): page.keyboard.press(key) # in JupyterLab these go through cells, and b adds one
+        assert 'tag=0)' in run_cell(page, 1) and page.locator('.jp-Notebook .jp-Cell').count() == 3
 
         root.get_by_role('button', name='next').focus()
         for key in ('ArrowRight', 'a', 'x'): page.keyboard.press(key) # in JupyterLab a adds a cell, and x cuts one

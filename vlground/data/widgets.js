@@ -58,13 +58,13 @@ function makeCaption(data, choose) {
 function makeMark(kind, [x1, y1, x2, y2], text) {
   const place = {x: x1, y: y1, width: x2 - x1, height: y2 - y1}
   const group = make('g', {class: `box ${kind}`}, make('rect', {class: 'halo', ...place}), make('rect', {class: 'line', ...place}))
-  return {kind, group, corner: [x1, y1, x2, y2], label: make('span', {class: `label ${kind}`, dir: 'auto'}, text)}
+  return {kind, group, corner: [x1, y1, x2, y2], label: make('span', {class: `label ${kind}`, dir: 'auto', 'aria-hidden': 'true'}, text)}
 }
 
 // What stands in the frame of a picture: the picture, boxes on it, and their labels.
 function pictureParts(address, [width, height], marks) {
-  const image = make('image', {href: address, width, height, preserveAspectRatio: 'none'})
-  const svg = make('svg', {viewBox: `0 0 ${width} ${height}`, 'aria-hidden': 'true'}, image, ...marks.map(each => each.group))
+  const image = make('image', {href: address, width, height, preserveAspectRatio: 'none', 'aria-hidden': 'true'})
+  const svg = make('svg', {viewBox: `0 0 ${width} ${height}`}, image, ...marks.map(each => each.group))
   return [svg, ...marks.map(each => each.label)]
 }
 
@@ -312,9 +312,9 @@ function passing(data, {part, differ}) {
   return data.items.flatMap((item, i) => !differ || differs(item) ? [i] : [])
 }
 
-// The picture of an item, with a box for each object.
+// The picture of an item, with a box for each object. Tab reaches one of the boxes, and the keys up and down the others.
 function makeObjects(data, point, choose) {
-  const frame = make('div', {class: 'picture', role: 'img'})
+  const frame = make('div', {class: 'picture', role: 'group'})
   let marks = [], width = 1
   const label = () => placeLabels(frame, width, marks)
   new ResizeObserver(label).observe(frame)
@@ -323,15 +323,29 @@ function makeObjects(data, point, choose) {
     const few = item.tags.length <= 8, area = ([x1, y1, x2, y2]) => (x2 - x1)*(y2 - y1)
     marks = item.boxes.map((box, object) => ({...makeMark('object', box, item.tags[object]), object, named: few || mentioned.has(object)}))
     for (const {group, object} of marks) {
+      for (const [name, value] of [['role', 'button'], ['aria-label', item.tags[object]], ['tabindex', object ? -1 : 0]]) group.setAttribute(name, value)
       group.addEventListener('pointerenter', () => point(object))
       group.addEventListener('pointerleave', () => point(null))
       group.addEventListener('click', () => choose(object))
+      group.addEventListener('focus', () => {
+        for (const other of marks) other.group.setAttribute('tabindex', other.object === object ? 0 : -1)
+        point(object)
+      })
+      group.addEventListener('blur', () => point(null))
+      group.addEventListener('keydown', event => {
+        const next = marks[{ArrowUp: object - 1, ArrowDown: object + 1, Home: 0, End: marks.length - 1}[event.key]]
+        if (event.key === 'Enter' || event.key === ' ') choose(object)
+        else if (next) next.group.focus()
+        else return
+        event.preventDefault()
+      })
     }
     const smallOnTop = [...marks].sort((a, b) => area(b.corner) - area(a.corner)) // or they could not be pointed at
     frame.replaceChildren(...pictureParts(data.pictures[item.picture], item.size, smallOnTop))
     frame.setAttribute('aria-label', `The picture with ${item.tags.length} boxes: ${item.tags.join(', ')}`)
-  }, light(lit) {
+  }, light(lit, pinned) {
     for (const {group, label, object, named} of marks) {
+      group.setAttribute('aria-pressed', String(object === pinned))
       for (const part of [group, label]) {
         part.classList.toggle('lit', object === lit)
         part.classList.toggle('dim', lit !== null && object !== lit)
@@ -339,12 +353,13 @@ function makeObjects(data, point, choose) {
       label.toggleAttribute('hidden', object !== lit && (lit !== null || !named))
     }
     label()
-  }}
+  }, has: node => marks.some(mark => mark.group === node)}
 }
 
 // Question, options and what the models give each of them.
 function makeOptions(data, point, choose) {
-  const question = make('p', {class: 'question', dir: 'auto'}), given = make('p', {class: 'given', dir: 'auto'}), list = make('ol', {class: 'options'})
+  const question = make('p', {class: 'question', dir: 'auto'}), given = make('p', {class: 'given', dir: 'auto'}), long = data.models.some(name => name.length > 12)
+  const list = make('ol', {class: `options ${long ? 'long' : ''}`})
   let tags = []
   const tag = (text, object) => {
     const node = make('button', {type: 'button', class: 'tag'}, text)
@@ -422,6 +437,17 @@ function makeControls(data, step, change) {
   }}
 }
 
+// What the signs mean, where the right one is known and where it is not.
+function makeSigns() {
+  const node = make('ul', {class: 'legend'})
+  return {node, build(known) {
+    const signs = known ? [['bar chosen right', '✓', 'chosen, right'], ['bar chosen wrong', '✗', 'chosen, wrong'], ['bar', '', 'not chosen'], ['gold', '', 'the right one']]
+      : [['bar chosen', '', 'chosen'], ['bar', '', 'not chosen']]
+    node.replaceChildren(...signs.map(([kind, sign, text]) => make('li', {}, make('span', {class: kind, 'aria-hidden': 'true'}, sign), text)),
+      ...(known ? [] : [make('li', {}, 'the right one is not known')]))
+  }}
+}
+
 // A ChoiceView.
 function mountChoices(host, data, start, css) {
   let state = start, pointed = null, built = ''
@@ -443,30 +469,29 @@ function mountChoices(host, data, start, css) {
   const choose = object => change({tag: state.tag === object ? null : object})
 
   const controls = makeControls(data, step, change), picture = makeObjects(data, point, choose), options = makeOptions(data, point, choose)
-  const readout = make('p', {class: 'readout', role: 'status'})
+  const readout = make('p', {class: 'readout', role: 'status'}), legend = makeSigns()
   const light = () => {
-    picture.light(pointed ?? state.tag)
+    picture.light(pointed ?? state.tag, state.tag)
     options.light(pointed ?? state.tag, state.tag)
   }
   const update = () => {
-    const item = data.items[state.item], now = `${state.item} ${state.part}`
+    const item = data.items[state.item], wanted = `${state.item} ${state.part}`
     controls.update(state)
-    if (built !== now) {
-      const focused = options.has(host.shadowRoot?.activeElement)
-      built = now
+    if (built !== wanted) {
+      const now = host.shadowRoot?.activeElement, focused = options.has(now) || picture.has(now)
+      built = wanted
       pointed = null
       options.build(item, state.part)
       picture.build(item, options.mentioned())
+      legend.build(item.labels[state.part] !== null)
       readout.textContent = verdicts(data, item, state.part)
-      if (focused) controls.next.focus() // the tag that had it is gone
+      if (focused) controls.next.focus() // the tag, or the box, that had it is gone
     }
     light()
   }
   update()
-  const legend = make('ul', {class: 'legend'}, ...[['bar chosen right', '✓', 'chosen, right'], ['bar chosen wrong', '✗', 'chosen, wrong'], ['bar', '', 'not chosen']].map(
-    ([kind, sign, text]) => make('li', {}, make('span', {class: kind, 'aria-hidden': 'true'}, sign), text)), make('li', {}, make('span', {class: 'gold', 'aria-hidden': 'true'}), 'the right one'))
   const root = make('section', {class: 'vlg choices', 'aria-label': 'Questions about pictures with four choices each'},
-    controls.node, make('div', {class: 'left'}, picture.node, legend), make('div', {class: 'side'}, ...options.nodes, readout))
+    controls.node, make('div', {class: 'left'}, picture.node, legend.node), make('div', {class: 'side'}, ...options.nodes, readout))
   root.addEventListener('keydown', event => {
     const by = {ArrowLeft: -1, ArrowRight: 1}[event.key]
     if (!by || event.target.type === 'radio' || event.altKey || event.ctrlKey || event.metaKey) return // arrows move on among radio buttons
