@@ -385,3 +385,10 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
     for pid in left: os.kill(pid, signal.SIGKILL)
     process.stdout.close()
     assert not left
+
+
+def test_a_drawing_is_shown_where_pyplot_has_drawn_nothing():
+    "In a process of its own, with the formatter that a notebook's kernel asks."
+    told = subprocess.run([sys.executable, '-c', 'from IPython.core.formatters import PNGFormatter\nfrom vlground.core import Drawing\n'
+                           'figure = Drawing(figsize=(2, 1))\nfigure.subplots().plot([0, 1])\nprint(PNGFormatter()(figure)[:4])'], capture_output=True, text=True, env=os.environ | {'MPLBACKEND': 'agg'})
+    assert told.stdout.strip() == r"b'\x89PNG'", told.stderr

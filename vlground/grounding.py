@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from .core import as_array, show_boxes
+from .core import Drawing, as_array, show_boxes
 from .transformer import Batch, Encoded, init_weights
 
 # %% ../nbs/16_grounding.ipynb #40773ad1
@@ -228,7 +228,7 @@ def show_heat_maps(
     real = (boxes[:, :2] < boxes[:, 2:]).all(1)
     real[0] = False # the global region
     if not real.any(): raise ValueError('locations: no region but the global one has an area, so there is nothing to paint')
-    figure = Figure(figsize=(8, 3.1), layout='constrained')
+    figure = Drawing(figsize=(8, 3.1), layout='constrained')
     plain, *panels = figure.subplots(1, 3)
     show_boxes(pixels, boxes[real], widths=1, title='the regions', ax=plain)
     pale = np.repeat(127 + pixels.mean(-1, keepdims=True) / 2, 3, -1).astype(np.uint8) # grey and light, so that dark means high

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .albums import find_images, read_picture
 from .checkpoints import load_finished
-from .core import GREEN, GREY, ORANGE, moved_into_place, save_json, sha256_of, show_image, torch_rng
+from .core import GREEN, GREY, ORANGE, Drawing, moved_into_place, save_json, sha256_of, show_image, torch_rng
 from .finetuning import (FinetuneConfig, PictureTexts, Start, chosen_by_hash, describe_run, finetune, look_at, of_fraction, open_finished, open_regions,
                                  read_predictions, score_all, tokenizer_of, write_predictions)
 from .phrases import load_tokenizer
@@ -217,7 +217,7 @@ class Answered:
         people: Sequence[str] = (), # what people answered, to compare with
     ) -> Figure:
         "The picture beside its five surest answers; the model's own has a thick edge."
-        figure = Figure(figsize=(7.6, 3.5), layout='constrained')
+        figure = Drawing(figsize=(7.6, 3.5), layout='constrained')
         left, right = figure.subplots(1, 2)
         show_image(self.image, ax=left)
         for place, (answer, chance) in enumerate(zip(self.answers[:5], self.chances)):

@@ -31,7 +31,7 @@ from PIL import Image
 from torch import Tensor
 
 from .boxes import box_iou
-from .core import GREEN, ORANGE, as_array, show_boxes, show_matrix
+from .core import GREEN, ORANGE, Drawing, as_array, show_boxes, show_matrix
 
 # %% ../nbs/05_widgets.ipynb #06ab0071
 def _largest(
@@ -288,7 +288,7 @@ def _draw_matrix(
 @patch
 def fig(self: GroundingView) -> Figure:
     "The picture and, where there are regions, the matrix as a figure."
-    figure = Figure(figsize=(8, 3.9), layout='constrained')
+    figure = Drawing(figsize=(8, 3.9), layout='constrained')
     if not len(self.regions):
         self._draw_boxes(figure.subplots())
         return figure

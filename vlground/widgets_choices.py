@@ -24,7 +24,7 @@ from matplotlib.textpath import text_to_path
 from PIL import Image
 from torch import Tensor
 
-from .core import GREEN, GREY, ORANGE, as_array, show_boxes
+from .core import GREEN, GREY, ORANGE, Drawing, as_array, show_boxes
 from .widgets import View, as_numbers, checked_boxes, jpeg_address, visible_text
 
 # %% ../nbs/05_widgets_choices.ipynb #2b3681ee
@@ -302,7 +302,7 @@ _BLUE = '#0072b2' # of objects: neither right nor wrong
 def fig(self: ChoiceView) -> Figure:
     "The picture with its boxes and, beside it, the choice as a figure."
     item, tag = self.items[self.value.item], self.value.tag
-    figure = Figure(figsize=(8, 3.6), layout='constrained')
+    figure = Drawing(figsize=(8, 3.6), layout='constrained')
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.45])
     few = len(item.names) <= 8 or tag is not None
     labels = [visible_text(name) if few and tag in (None, i) else None for i, name in enumerate(_tags(item.names))]
