@@ -1,5 +1,8 @@
 "What the tasks share: starts, texts about pictures, rates, and a run that ends with the same bits after kills."
 import json
+import os
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 
@@ -16,7 +19,7 @@ from vlground import vilbert, vlbert
 from vlground.checkpoints import load_finished
 from vlground.core import load_json, save_json
 from vlground import finetuning
-from vlground.finetuning import (FinetuneConfig, PictureTexts, chosen_by_hash, describe_run, dropping, figure_part, finetune, freeze_unreached, fresh_start, look_at, of_fraction, open_finished,
+from vlground.finetuning import (FinetuneConfig, PictureTexts, chosen_by_hash, describe_run, dropping, figure_part, finetune, freeze_unreached, fresh_start, in_float32, look_at, of_fraction, open_finished,
                                  open_start, read_predictions, score_all, write_figures, write_predictions)
 from vlground.logs import read_log
 from vlground.phrases import load_tokenizer
@@ -151,9 +154,9 @@ class Toy(nn.Module):
 
 
 class Parity:
-    def __init__(self, store): self.texts = texts_of(store, [f'the {word} dog' for word in ('red', 'blue')*6])
-    def __len__(self): return 12
-    def batch(self, rows): return self.texts.batch(rows), torch.tensor([float(i % 2) for i in rows])
+    def __init__(self, store, count=12): self.texts, self.count = texts_of(store, [f'the {word} dog' for word in ('red', 'blue')*6]), count
+    def __len__(self): return self.count
+    def batch(self, rows): return self.texts.batch([i % 12 for i in rows]), torch.tensor([float(i % 2) for i in rows])
 
 
 def loss(model, made): return nn.functional.binary_cross_entropy_with_logits(model(made[0]), made[1])
@@ -191,20 +194,45 @@ def test_workers_and_parts_of_a_batch_change_nothing(store, tmp_path):
     for a, b in zip(model.state_dict().values(), parts.state_dict().values()): torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-2)
 
 
-@pytest.mark.parametrize('every, measured', [(None, [200, 230]), (90, [90, 180, 230]), (0, [230])])
-def test_when_a_run_is_measured(store, tmp_path, every, measured):
+@pytest.mark.parametrize('samples, every, measured', [(12, None, [200, 230]), (215, None, [215, 230]), (12, 90, [90, 180, 230]), (12, 0, [230])])
+def test_when_a_run_is_measured(store, tmp_path, samples, every, measured):
     how = FinetuneConfig(steps=230, batch_size=1, words=8)
-    finetune(Toy(start_of(store)), Parity(store), loss, lambda model: {'one': 1.}, tmp_path, how, {}, every, progress='none')
+    finetune(Toy(start_of(store)), Parity(store, samples), loss, lambda model: {'one': 1.}, tmp_path, how, {}, every, progress='none')
     assert [line['step'] for line in read_log(tmp_path) if 'evaluation' in line] == measured
 
 
-def test_other_settings_leave_no_result_of_the_run_before(store, tmp_path):
+def test_other_settings_leave_nothing_of_the_run_before(store, tmp_path):
     trained(store, tmp_path)
-    (tmp_path/'result.json').write_text('{}')
+    left = [tmp_path/name for name in ('result.json', 'predictions-val.jsonl', 'submission-test.json', 'leaderboard-test.csv')]
+    for file in left: file.write_text('{}')
     with pytest.raises(ValueError, match='learning_rate'): trained(store, tmp_path, learning_rate=.5)
-    assert (tmp_path/'result.json').exists(), 'refused: nothing is lost'
+    assert all(file.exists() for file in left), 'refused: nothing is lost'
     trained(store, tmp_path, learning_rate=.5, accept_changes=True)
-    assert not (tmp_path/'result.json').exists()
+    assert not any(file.exists() for file in left)
+
+
+def test_workers_that_do_not_fork(store, small_regions, tmp_path):
+    _, summary = trained(store, tmp_path/'here')
+    (tmp_path/'afresh.py').write_text(f'''
+import multiprocessing, sys, torch
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from vlground.store import Store
+from test_finetuning import trained
+if __name__ == '__main__':
+    multiprocessing.set_start_method('spawn')
+    torch.set_num_threads(1)
+    print(trained(Store({str(small_regions)!r}, in_memory=True), {str(tmp_path/'there')!r}, workers=1)[1]['sha256'])
+''')
+    said = subprocess.run([sys.executable, tmp_path/'afresh.py'], capture_output=True, text=True, timeout=240)
+    assert said.stdout.split()[-1:] == [summary['sha256']], said.stderr
+
+
+def test_a_head_answers_in_float32():
+    head, states = nn.Linear(8, 3), torch.randn(5, 8)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert head(states).dtype == torch.bfloat16
+        torch.testing.assert_close(in_float32(head, states), (states.double() @ head.weight.double().T + head.bias.double()).float(), atol=1e-6, rtol=1e-5)
+        assert in_float32(head, states.bfloat16()).dtype == torch.float32
 
 
 def test_a_finished_run_is_read_back_and_another_start_is_refused(store, tmp_path):
@@ -311,7 +339,9 @@ def test_predictions_are_read_as_they_were_written(tmp_path_factory, rows):
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=6))
 def test_tensors_are_read_back_to_the_last_bit(tmp_path_factory, numbers):
     file, scores = tmp_path_factory.mktemp('predictions')/'rows.jsonl', torch.tensor([numbers, numbers[::-1]])
-    write_predictions([dict(id=1, scores=scores)], file)
+    write_predictions([dict(id=1, scores=scores, one=scores[0, 0], labels=torch.tensor([2**40 + 1, 3]))], file)
+    row = read_predictions(file)[0]
+    assert row['labels'] == [2**40 + 1, 3] and torch.tensor(row['one']) == scores[0, 0]
     assert torch.equal(torch.tensor(read_predictions(file, dict(id=int, scores=list))[0]['scores']), scores)
 
 

@@ -291,10 +291,14 @@ def test_gold_boxes_that_would_be_cut_off_or_that_are_measured_are_told(refer, s
     boxes = refer_boxes(refer, found, 9)
     regions = extract_regions(small_world/'images', tmp_path/'regions', boxes=write_boxes(boxes, tmp_path/'boxes.jsonl'), quiet=True)
     def tuned(out, data=refer, **changes): return finetune_refer(data, regions, tmp_path/out, start_of(fresh(store)), replace(FEW, steps=1, **changes), progress='none')
-    with pytest.raises(ValueError, match=r'refer-\d+.jpg was given 9 boxes, and 8 are read: true boxes may be among those cut off; raise --most_regions, or lower --most of vlground_boxes'): tuned('cut', regions=8)
+    with pytest.raises(ValueError, match=r'refer-\d+.jpg has 9 regions, and 8 are read: the true box of sent_id \d+ is cut off; raise --most_regions, or lower --most of vlground_boxes'): tuned('cut', regions=8)
     assert tuned('whole', regions=9)['val']['gold'] == 0
     swapped = ReferData(tuple(replace(said, split=dict(train='val', val='train').get(said.split, said.split)) for said in refer.expressions), refer.images)
     assert tuned('swapped', swapped, regions=9)['val']['gold'] == 1, 'it is measured on pictures whose true boxes are candidates'
+    given = extract_regions(small_world/'images', tmp_path/'given', boxes=write_boxes(found, tmp_path/'found.jsonl'), quiet=True) # somebody's detections: more than are read, and none of them true
+    assert finetune_refer(refer, given, tmp_path/'detections', start_of(fresh(store)), replace(FEW, steps=1, regions=5), progress='none')['val']['gold'] == 0
+    whole = [replace(said, box=(0., 0., 256., 256.)) for said in refer.split('val')] # region 0, which is always there
+    assert ExpressionData(whole, store, start_of(fresh(store)), EIGHT).gold() == 0
 
 
 def test_more_gold_boxes_than_regions(refer, store):

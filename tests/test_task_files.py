@@ -118,12 +118,14 @@ def test_vqa_on_minval_and_on_test_dev(terminal, runs, tmp_path):
     here = tmp_path/'here'
     vqa_2(here)
     done(terminal, 'vlground_regions', 'images', '--out', 'R', '--keep', 6)
-    said = done(terminal, *vqa_words(runs/'vilbert', '--minval', 5, '--answer', 'val,test-dev', '--every', 1, '--workers', 2, '--accumulate', 2))
+    said = done(terminal, *vqa_words(runs/'vilbert', '--minval', 5, '--answer', 'val,test-dev', '--images', 'images', '--every', 1, '--workers', 2, '--accumulate', 2))
     assert 'measured on minval, the last 5 questions of val; the others were trained on' in said and re.search(r'(?m)^all +accuracy [01]\.\d{3}  \(5 questions\)$', said)
-    assert json.loads((here/'run'/'result.json').read_text())['questions'] == 24 + 12 - 5
+    result = json.loads((here/'run'/'result.json').read_text())
+    assert result['questions'] == 24 + 12 - 5 and result['minval']['all']['n'] == len(json.loads((here/'run'/'submission-minval.json').read_text())) == 5 and 'val' not in result
     assert len(json.loads((here/'run'/'submission-test-dev.json').read_text())) == 2 and not (here/'run'/'submission-test.json').exists()
     for wrong in ('test', 'val,train'): assert f'--answer {wrong}: expected val, and after it any of test, test-dev, with commas' in refused(terminal, *vqa_words(runs/'vilbert', '--answer', wrong))
-    assert 'held_out is 50: expected a number from 1 to the 12 questions of val' in refused(terminal, *vqa_words(runs/'vilbert', '--minval', 50))
+    for wrong in (50, -5): assert f'--minval {wrong}: vqa has 12 questions in val' in refused(terminal, *vqa_words(runs/'vilbert', '--minval', wrong))
+    assert '--every -5: expected a number of steps, 0 or -1' in refused(terminal, *vqa_words(runs/'vilbert', '--every', -5))
 
 
 def test_vqa_with_pictures_in_the_folders_of_coco(terminal, runs, tmp_path):

@@ -122,6 +122,7 @@ def test_predictions_do_not_depend_on_their_neighbours(world):
     _, store, splits, labels = world
     data, model = QuestionData(splits['val'], store, labels, start_of(store), CONFIG), AnswerModel(start_of(store), len(labels))
     for few, many in zip(predict_answers(model, data, 5), predict_answers(model, data, 64), strict=True):
+        assert [answer for answer, _ in few] == [answer for answer, _ in many]
         assert [chance for _, chance in few] == pytest.approx([chance for _, chance in many], abs=1e-5) and len(few) == 5
     assert model.training
 

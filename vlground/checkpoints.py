@@ -220,6 +220,8 @@ def changed(self: RunFolder,
                          ' Choose another folder, or pass accept_changes=True (--accept_changes)')
     return bool(found)
 
+_ENDS = 'summary.json', 'result.json', 'answers.json', 'predictions-*.jsonl', 'submission-*.json', 'leaderboard-*.csv' # what a run and its task leave at the end
+
 @patch
 def begin(self: RunFolder,
     described: Mapping, # what defines this run, plain JSON
@@ -228,7 +230,8 @@ def begin(self: RunFolder,
     # of a run that was killed while saving: our temporary files, and those that safetensors makes beside them
     for folder in (self.path, self.path/'checkpoints'):
         for left in (*folder.glob('.*.part*'), *folder.glob('.tmp*')): left.unlink()
-    for told in ('summary.json', 'result.json'): (self.path/told).unlink(missing_ok=True) # if there are any, they are of the run as it was
+    for pattern in _ENDS: # if there are any, they are of the run as it was
+        for old in self.path.glob(pattern): old.unlink()
     save_json(described, self.path/'config.json')
 
 # %% ../nbs/07_checkpoints.ipynb #9e08ca24

@@ -322,7 +322,7 @@ def _finetune_refer(data: str, regions: str, out: str, start: str, config: Finet
     result = finetune_refer(expressions, regions, out, open_start(start, config.seed), config, splits, hard, **how)
     if not result: return []
     told = '{:6} accuracy {accuracy:.3f}  (ceiling {ceiling:.3f}, chance {chance:.3f}, {n} expressions)'
-    gold = '{}: of {:.0%} of the expressions the true box is a region; not to be compared with results on detected regions'
+    gold = '{}: of {:.1%} of the expressions the true box is a region; not to be compared with results on detected regions'
     return [told.format(split, **result[split]) for split in splits] + [gold.format(split, result[split]['gold']) for split in splits if result[split]['gold']]
 
 def _check_splits(data: str, splits: Mapping) -> None:
@@ -338,9 +338,11 @@ def _finetune_vqa(data: str, regions: str, out: str, start: str, config: Finetun
     names = _to_answer(answer, ('val', 'test', 'test-dev'), any(Path(data).glob('*_test2015_questions.json')))
     splits = {split: read_vqa(data, split) for split in ('train', *names)}
     _check_splits(data, splits)
-    labels, train = answer_vocabulary([*splits['train'], *splits['val']], least), splits.pop('train')
-    if minval: train, splits['val'] = split_minval(train, splits['val'], minval)
-    found = finetune_vqa(train, splits, labels, regions, out, open_start(start, config.seed), config, **how).get('val', {})
+    train, val = splits.pop('train'), splits.pop('val')
+    if not 0 <= minval <= len(val): raise ValueError(f'--minval {minval}: {data} has {len(val)} questions in val')
+    labels, measured = answer_vocabulary([*train, *val], least), 'minval' if minval else 'val'
+    if minval: train, val = split_minval(train, val, minval)
+    found = finetune_vqa(train, {measured: val} | splits, labels, regions, out, open_start(start, config.seed), config, **how).get(measured, {})
     if not found: return []
     told = [f'measured on minval, the last {minval} questions of val; the others were trained on']*bool(minval)
     told += [f'{kind:20} accuracy {found[kind]["accuracy"]:.3f}  ({found[kind]["n"]} questions)' for kind in found if kind != 'ceiling']
@@ -357,7 +359,8 @@ def _finetune_vcr(data: str, regions: str, out: str, start: str, config: Finetun
 def _write_page(task: str, data: str, out: Path, images: str) -> Path:
     "Some of what was answered in validation, to look at."
     if task == 'vcr': return write_choice_page(read_vcr(data, 'val'), data, {'this run': out/'predictions-val.jsonl'}, out/'examples.html')
-    return dict(refer=write_refer_page, vqa=write_answer_page)[task](out/'predictions-val.jsonl', images, out/'examples.html')
+    predictions = next(file for name in ('val', 'minval') if (file := out/f'predictions-{name}.jsonl').is_file())
+    return dict(refer=write_refer_page, vqa=write_answer_page)[task](predictions, images, out/'examples.html')
 
 # %% ../nbs/91_cli.ipynb #c1f43ad3
 @call_parse
@@ -388,7 +391,7 @@ def vlground_finetune(
     minval: int = 0, # of vqa: train on val too, but for so many questions, and measure on these (3000 as is the custom); 0: train on train, measure on val
     loss: str = '', # of vcr: 'softmax' over the four or 'sigmoid' of each; empty: the published one of the backbone
     blind: bool = False, # of vqa and vcr: take the pictures away, to see what text alone tells?
-    answer: str = '', # of vqa and vcr: splits to answer, with commas: val, test and (of vqa) test-dev; empty: val, and test where its file is
+    answer: str = '', # of vqa and vcr: what to answer: val, and after it with commas test or (of vqa) test-dev; empty: val, and test where its file is
     images: str = '', # folder of the pictures, for a page OUT/examples.html
     seed: int = 0, # of everything random
     device: str = 'cpu', # 'cpu' or 'cuda'; under torchrun each process takes a card of its own
@@ -401,6 +404,7 @@ def vlground_finetune(
         if given and task not in OPTIONS[name]: raise ValueError(f'--{name} is an option of {" and ".join(OPTIONS[name])}, not of {task}')
     if steps and epochs: raise ValueError('give --steps or --epochs, not both')
     if images and task == 'vcr': raise ValueError('--images is an option of refer and vqa: the pictures of vcr lie beside its questions')
+    if every < -1: raise ValueError(f'--every {every}: expected a number of steps, 0 or -1')
     if most_regions < 1: raise ValueError(f'--most_regions must be at least 1, got {most_regions}')
     if images and not Path(images).is_dir(): raise FileNotFoundError(f'--images {images}: there is no such folder')
     _check_device(device)

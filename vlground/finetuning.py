@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['Pointing', 'Start', 'start_of', 'fresh_start', 'tokenizer_of', 'open_start', 'open_regions', 'PictureTexts',
-           'FinetuneConfig', 'dropping', 'freeze_unreached', 'describe_run', 'finetune', 'of_fraction', 'score_all',
-           'write_predictions', 'read_predictions', 'Finished', 'open_finished', 'look_at', 'chosen_by_hash',
-           'figure_part', 'write_figures']
+           'FinetuneConfig', 'dropping', 'freeze_unreached', 'describe_run', 'finetune', 'of_fraction', 'in_float32',
+           'score_all', 'write_predictions', 'read_predictions', 'Finished', 'open_finished', 'look_at',
+           'chosen_by_hash', 'figure_part', 'write_figures']
 
 # %% ../nbs/19_finetuning.ipynb #8ccae002
 import html
 import json
+import pickle
 from array import array
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -274,6 +275,11 @@ class _Batches:
     "Makes the batches of a run, here or in a loader's worker."
     def __init__(self, data, sampler): self.data, self.sampler = data, sampler
 
+    # by value: a worker that does not fork would get a file descriptor for each of many small tensors
+    def __getstate__(self): return pickle.dumps((self.data, self.sampler))
+
+    def __setstate__(self, state): self.data, self.sampler = pickle.loads(state)
+
     def __call__(self, step, part=0, parts=1): return self.data.batch([i for _, i in self.sampler.step(step, part, parts)])
 
 def finetune(
@@ -311,6 +317,13 @@ def of_fraction(
     return [each for each in samples if picture_of(each) in kept]
 
 # %% ../nbs/19_finetuning.ipynb #7144b283
+def in_float32(
+    head: nn.Module, # small
+    states: Tensor, # of the backbone, in whatever precision
+) -> Tensor: # float32
+    "What a head says, in float32: in bfloat16 so many scores are equal that the first would win too often."
+    with torch.autocast(states.device.type, enabled=False): return head(states.float())
+
 @torch.inference_mode()
 def score_all(
     model: nn.Module, # fine-tuned
@@ -335,7 +348,7 @@ def write_predictions(
     file: str | Path, # JSON lines
 ) -> None:
     "Write what a model answers, in one step; tensors as lists of numbers that are read back as the same float32."
-    def plain(values): return [plain(each) if each.dim() else float(f'{each.item():.9g}') for each in values]
+    def plain(value): return [plain(each) for each in value] if value.dim() else float(f'{value.item():.9g}') if value.is_floating_point() else value.item()
     with moved_into_place(file) as part, part.open('w', encoding='utf-8') as lines:
         for row in rows: lines.write(json.dumps(row, default=plain) + '\n')
 

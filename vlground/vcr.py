@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from .albums import read_picture
 from .checkpoints import load_finished
 from .core import moved_into_place, save_json, sha256_of, torch_rng
-from .finetuning import FinetuneConfig, PictureTexts, Start, describe_run, finetune, look_at, of_fraction, open_finished, open_regions, read_predictions, score_all, tokenizer_of, write_predictions
+from .finetuning import (FinetuneConfig, PictureTexts, Start, describe_run, finetune, in_float32, look_at, of_fraction, open_finished, open_regions,
+                                 read_predictions, score_all, tokenizer_of, write_predictions)
 from .regions import check_boxes
 from .store import Store
 from .training import this_process
@@ -106,7 +107,7 @@ class ChoiceModel(nn.Module):
     ) -> Tensor: # (b, 4) logits
         "How well each option fits."
         encoded = self.backbone(batch)
-        return self.head(encoded.pooled_words if self.from_words else encoded.pooled_words*encoded.pooled_regions).view(-1, 4)
+        return in_float32(self.head, encoded.pooled_words if self.from_words else encoded.pooled_words*encoded.pooled_regions).view(-1, 4)
 
 # %% ../nbs/21_vcr.ipynb #e4c6796b
 LOSSES = ('softmax', 'sigmoid') # over the four, or of each by itself
@@ -153,7 +154,7 @@ def leaderboard_rows(
     config: FinetuneConfig, # longest text, most regions
 ) -> list[dict[str, str | float]]: # annot_id and 20 chances in [0, 1]
     "The chances of answers, and of rationales given each answer."
-    def chances(task, answers=None): return predict_choices(model, ChoiceData(items, store, start, config, (task,), answers), precision=config.precision).softmax(1)
+    def chances(task, answers=None): return predict_choices(model, ChoiceData(items, store, start, config, (task,), answers), max(1, 32//config.accumulate), config.precision).softmax(1)
     columns = {'answer': chances('answer')}
     for answer in range(4): columns[f'rationale_conditioned_on_a{answer}'] = chances('rationale', {item.annot_id: answer for item in items})
     return [dict(annot_id=item.annot_id) | {f'{name}_{option}': round(float(table[row, option]), 6) for name, table in columns.items() for option in range(4)} for row, item in enumerate(items)]
@@ -203,7 +204,7 @@ def finetune_vcr(
     described = describe_run('vcr', start, store, loss=kind, choices=read)
     model, first = ChoiceModel(start, config.seed).to(device), next(iter(asked.values()), None)
     def loss_of(model, made): return choice_loss(model(made[0].to(device)), made[1].to(device), kind)
-    def logits_of(model, data): return predict_choices(model, data, precision=config.precision)
+    def logits_of(model, data): return predict_choices(model, data, max(1, 32//config.accumulate), config.precision)
     def evaluate(model): return choice_accuracy(logits_of(model, first), first)
     finetune(model, training, loss_of, evaluate if first else None, out, config, described, every, progress, accept_changes, workers)
     if this_process()[0]: return {} # of several that train together one answers

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from .albums import find_images, read_picture
 from .checkpoints import load_finished
 from .core import GREEN, GREY, ORANGE, Drawing, moved_into_place, save_json, sha256_of, show_image, torch_rng
-from .finetuning import (FinetuneConfig, PictureTexts, Start, chosen_by_hash, describe_run, finetune, look_at, of_fraction, open_finished, open_regions,
+from .finetuning import (FinetuneConfig, PictureTexts, Start, chosen_by_hash, describe_run, finetune, in_float32, look_at, of_fraction, open_finished, open_regions,
                                  read_predictions, score_all, tokenizer_of, write_predictions)
 from .phrases import load_tokenizer
 from .questions import Question, normalise_answer, read_answers, soft_targets, vqa_accuracy, write_answers
@@ -102,9 +102,9 @@ class AnswerModel(nn.Module):
     ) -> Tensor: # (b, answers) logits
         "How well each answer fits each question."
         encoded = self.backbone(batch)
-        if not self.from_mask: return self.head(encoded.pooled_words*encoded.pooled_regions)
+        if not self.from_mask: return in_float32(self.head, encoded.pooled_words*encoded.pooled_regions)
         at = batch.input_ids.shape[1] - 1 - (batch.input_ids == self.mask_id).flip(1).float().argmax(1) # the last one: a question may hold one, too
-        return self.head(encoded.words[torch.arange(len(at), device=at.device), at])
+        return in_float32(self.head, encoded.words[torch.arange(len(at), device=at.device), at])
 
 # %% ../nbs/20_vqa.ipynb #f58e99a0
 def predict_answers(
@@ -161,7 +161,7 @@ def finetune_vqa(
     described = describe_run('vqa', start, store, answers=sha256_of(list(labels)), questions=read, rule=training.rule)
     model = AnswerModel(start, len(labels), config.seed).to(device)
     def loss(model, made): return answer_loss(model(made[0].to(device)), made[1].to(device))
-    def answers(model, data): return predict_answers(model, data, precision=config.precision)
+    def answers(model, data): return predict_answers(model, data, max(1, 128//config.accumulate), config.precision)
     def accuracy(found, data): return answer_accuracy([surest[0][0] for surest in found], data)
     def evaluate(model): return {'accuracy': accuracy(answers(model, asked[scored[0]]), asked[scored[0]])['all']['accuracy']}
     finetune(model, training, loss, evaluate if scored else None, out, config, described, every, progress, accept_changes, workers)

@@ -333,9 +333,10 @@ function makeObjects(data, point, choose) {
       })
       group.addEventListener('blur', () => point(null))
       group.addEventListener('keydown', event => {
-        const next = marks[{ArrowUp: object - 1, ArrowDown: object + 1, Home: 0, End: marks.length - 1}[event.key]]
+        if (event.altKey || event.ctrlKey || event.metaKey) return
+        const to = {ArrowUp: object - 1, ArrowDown: object + 1, Home: 0, End: marks.length - 1}[event.key]
         if (event.key === 'Enter' || event.key === ' ') choose(object)
-        else if (next) next.group.focus()
+        else if (to !== undefined) marks[to]?.group.focus() // at an end the page stays where it is, too
         else return
         event.preventDefault()
       })
@@ -451,7 +452,7 @@ function makeSigns() {
 // A ChoiceView.
 function mountChoices(host, data, start, css) {
   let state = start, pointed = null, built = ''
-  const view = {changed: null, set(next) { state = next; pointed = null; update() }}
+  const view = {changed: null, set(next) { if (next.item !== state.item || next.part !== state.part) pointed = null; state = next; update() }}
   const change = part => {
     const next = {...state, ...part}, shown = passing(data, next)
     if (!shown.length) next.differ = false // the other part may have nothing to show
