@@ -1,4 +1,5 @@
 "All tasks at once: which jobs there are, what starts them, and that the table holds the means of what they measured."
+import json
 import re
 from dataclasses import replace
 from statistics import mean, stdev
@@ -29,6 +30,8 @@ def measured(tmp_path_factory):
                      vcr=dict(val=dict(answer=number(), rationale=number(), joint=number(), items=7)))
         save_json(found[job.task], job.folder/'measured.json')
         if job.task != 'refer': (job.folder/'predictions-val.jsonl').touch()
+        lines = [dict(step=step, evaluation=dict(accuracy=step/100 + job.seed)) if step % 2 else dict(step=step, parts=dict(loss=1.)) for step in range(1, 6)]
+        if job.task == 'vqa': (job.folder/'log.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
     return demo, out, jobs, collect_tasks(demo, out, jobs)
 
 
@@ -66,6 +69,12 @@ def test_chance_of_vqa_is_the_most_frequent_answer(measured):
     best = max(sorted(set(said)), key=said.count)
     scores = [min(1, [0, .3, .6, .9, 1][min(4, question.answers.count(best))]) for question in read_vqa(out/'W'/'vqa', 'val')]
     assert found['chance']['vqa'] == pytest.approx(mean(scores)) and found['chance']['joint'] == .25**2
+
+
+def test_the_courses_are_the_measurements_of_each_seed(measured):
+    _, _, _, found = measured
+    assert found['courses'].keys() == {'blind', 'scratch', 'baseline', 'ours'}
+    for courses in found['courses'].values(): assert courses == [[(step, pytest.approx(step/100 + seed)) for step in (1, 3, 5)] for seed in SEEDS]
 
 
 def test_the_table_says_all_of_it(measured):
