@@ -119,6 +119,7 @@ def test_blind_batches_hold_nothing_of_the_picture(store):
     (dict(texts=['', 'a dog']), '1 texts have no word that the vocabulary knows, the first is that of sample 0'),
     (dict(texts=['a dog', '☃ ☃']), 'the first is that of sample 1'),
     (dict(images=['one.jpg', 'one.jpg']), '1 pictures have no regions; sample 0 needs the regions of one.jpg; run vlground_regions'),
+    (dict(images=['one.jpg']), 'images: expected one for each of 2 texts, got 1'),
     (dict(texts=[], images=[]), 'there are no samples: check the split and the fraction')])
 def test_samples_that_cannot_be_used(store, change, said):
     given = dict(texts=['a dog', 'a cat'], images=store.ids[:2]) | change
@@ -156,6 +157,7 @@ class Toy(nn.Module):
 class Parity:
     def __init__(self, store, count=12): self.texts, self.count = texts_of(store, [f'the {word} dog' for word in ('red', 'blue')*6]), count
     def __len__(self): return self.count
+    def name(self, i): return f'sample {i}'
     def batch(self, rows): return self.texts.batch([i % 12 for i in rows]), torch.tensor([float(i % 2) for i in rows])
 
 
@@ -199,6 +201,25 @@ def test_when_a_run_is_measured(store, tmp_path, samples, every, measured):
     how = FinetuneConfig(steps=230, batch_size=1, words=8)
     finetune(Toy(start_of(store)), Parity(store, samples), loss, lambda model: {'one': 1.}, tmp_path, how, {}, every, progress='none')
     assert [line['step'] for line in read_log(tmp_path) if 'evaluation' in line] == measured
+
+
+def test_samples_of_a_broken_step_are_named(store, tmp_path):
+    class Broken(Parity): # the numbers of sample 7 are no numbers
+        def batch(self, rows):
+            batch, targets = super().batch(rows)
+            return batch, torch.where(torch.tensor([i == 7 for i in rows]), torch.nan, targets)
+    finetune(Toy(start_of(store)), Broken(store), loss, None, tmp_path, FinetuneConfig(steps=4, batch_size=6), {}, progress='none')
+    skipped = [line for line in read_log(tmp_path) if 'skipped' in line]
+    assert len(skipped) == 2 and all('sample 7' in line['samples'] and len(line['samples']) == 6 for line in skipped) # once in each pass
+
+
+def test_a_worker_that_dies_names_its_samples(store, tmp_path):
+    class Broken(Parity):
+        def batch(self, rows):
+            if 7 in rows: os._exit(1)
+            return super().batch(rows)
+    with pytest.raises(ChildProcessError, match='sample 7'):
+        finetune(Toy(start_of(store)), Broken(store), loss, None, tmp_path, FinetuneConfig(steps=4, batch_size=6), {}, progress='none', workers=1)
 
 
 def test_other_settings_leave_nothing_of_the_run_before(store, tmp_path):

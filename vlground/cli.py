@@ -356,10 +356,10 @@ def _finetune_vcr(data: str, regions: str, out: str, start: str, config: Finetun
     measures = ('Q→A', 'answer', .25), ('QA→R', 'rationale', .25), ('Q→AR', 'joint', .0625)
     return [f'{name:5} accuracy {found[key]:.3f}  (chance {chance}, {found["items"]} items)' for name, key, chance in measures]
 
-def _write_page(task: str, data: str, out: Path, images: str) -> Path:
+def _write_page(task: str, data: str, out: Path, split: str, images: str) -> Path:
     "Some of what was answered in validation, to look at."
-    if task == 'vcr': return write_choice_page(read_vcr(data, 'val'), data, {'this run': out/'predictions-val.jsonl'}, out/'examples.html')
-    predictions = next(file for name in ('val', 'minval') if (file := out/f'predictions-{name}.jsonl').is_file())
+    predictions = out/f'predictions-{split}.jsonl'
+    if task == 'vcr': return write_choice_page(read_vcr(data, split), data, {'this run': predictions}, out/'examples.html')
     return dict(refer=write_refer_page, vqa=write_answer_page)[task](predictions, images, out/'examples.html')
 
 # %% ../nbs/91_cli.ipynb #c1f43ad3
@@ -419,7 +419,8 @@ def vlground_finetune(
         told = run(data, regions, out, start, config, **own, every=None if every < 0 else every, device=place, accept_changes=accept_changes, workers=workers)
         if this_process()[0]: return # of several that train together one reports
         print(*told, sep='\n')
-        if images or task == 'vcr': print(f'to look at: {_write_page(task, data, Path(out), images)}')
+        measured = 'minval' if minval else 'val'
+        if images or task == 'vcr': print(f'to look at: {_write_page(task, data, Path(out), measured, images)}')
 
 # %% ../nbs/91_cli.ipynb #f1a00005
 @call_parse

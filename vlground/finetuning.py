@@ -72,7 +72,8 @@ def fresh_start(
 ) -> Start:
     "A start of a known size that has learnt nothing."
     shape, backbone = BACKBONES[described['kind']]
-    return Start(backbone(shape(**described['shape']), generator=torch_rng('backbone', seed)), *(described[name] for name in ('kind', 'spread', 'tokenizer')))
+    made = backbone(shape(**described['shape']), generator=torch_rng('backbone', seed))
+    return Start(made, described['kind'], described['spread'], described['tokenizer'])
 
 def tokenizer_of(
     start: Start, # whose backbone will read
@@ -168,6 +169,8 @@ class PictureTexts:
         pointing: Sequence[Pointing] | None = None, # n times, which words point at which regions; None: none does
     ):
         if not texts: raise ValueError('there are no samples: check the split and the fraction')
+        for name, given in (('images', images), ('names', names), ('pointing', pointing)):
+            if given is not None and len(given) != len(texts): raise ValueError(f'{name}: expected one for each of {len(texts)} texts, got {len(given)}')
         _check_pictures(names, images, store)
         _check_letters(names, texts)
         self.tokenizer = Tokenizer.from_str(tokenizer.to_str()) # our own: the length at which it cuts is ours
@@ -284,7 +287,7 @@ class _Batches:
 
 def finetune(
     model: nn.Module, # its backbone is called `backbone`; on the device where it shall be trained, changed in place
-    data: Any, # len(data) samples; data.batch(rows) gives some of them
+    data: Any, # len(data) samples; data.batch(rows) gives some of them, data.name(i) says what one is called
     loss: Callable[[nn.Module, Any], Tensor], # (model, samples) -> scalar
     evaluate: Callable[[nn.Module], Mapping] | None, # model -> plain figures, while training
     out: Path | str, # the run's folder
@@ -302,9 +305,10 @@ def finetune(
     every = max(200, len(data)//config.batch_size) if every is None else every
     how = TrainConfig(steps=steps, eval_every=every, **{name: getattr(config, name) for name in _LOOP})
     rate_of = None if config.head_rate == 1 else lambda name: 1. if name.startswith('backbone.') else config.head_rate
-    batches = _Batches(data, Sampler(len(data), config.batch_size, config.seed))
+    batches = _Batches(data, sampler := Sampler(len(data), config.batch_size, config.seed))
+    def describe(step): return [data.name(i) for _, i in sampler.step(step)]
     return train(model, batches, parts_of, how, out, evaluate, dict(finetune=asdict(config), **described), progress, accept_changes, workers,
-                 rate_of=rate_of, schedule=dropping(config, steps))
+                 describe, rate_of, dropping(config, steps))
 
 # %% ../nbs/19_finetuning.ipynb #cdc6756c
 def of_fraction(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ from .grounder_training import LabelledPhrase, fit_grounder, item_batch
 from .pretrain import PretrainingModel
 from .store import Store
 from .training import TrainConfig, this_process
-from .transformer import Batch
+from .transformer import Batch, Dropout
 from .worldquestions import guess_blindly
 
 # %% ../nbs/19_refer.ipynb #e39240c3
@@ -45,16 +46,22 @@ class ExpressionData:
         config: FinetuneConfig = FinetuneConfig(), # longest expression, most regions
     ):
         if config.blind: raise ValueError('without regions there is nothing to choose from: `blind` is not for referring expressions, see `blind_accuracy`')
-        images, names = [each.file_name for each in expressions], [f'sent_id {each.id}' for each in expressions]
+        self.expressions, images = list(expressions), [each.file_name for each in expressions]
+        names = [self.name(i) for i in range(len(self))]
         self.texts = PictureTexts([each.text for each in expressions], images, names, store, tokenizer_of(start, config.words), config.words, config.regions)
         # region 0, the whole picture, is a candidate too
         def candidates(view): return torch.cat([torch.tensor([[0., 0., *view.size]]), view.boxes[:config.regions]])
         boxes = {i: candidates(store.view(i)) for i in set(self.texts.positions.tolist())}
         self.boxes = [boxes[i] for i in self.texts.positions.tolist()] # expressions about one picture share them
-        self.expressions = list(expressions)
         self.ious = [box_iou(each, torch.tensor([said.box]))[:, 0] for each, said in zip(self.boxes, expressions)]
 
     def __len__(self) -> int: return len(self.expressions)
+
+    def name(self,
+        i: int, # which expression
+    ) -> str: # for the log and for errors
+        "What an expression is called."
+        return f'sent_id {self.expressions[i].id}'
 
     def batch(self,
         rows: Sequence[int], # which expressions
@@ -72,10 +79,6 @@ class ExpressionData:
         "The accuracy of choosing a region blindly."
         return sum(float((iou > .5).float().mean()) for iou in self.ious) / len(self)
 
-    def gold(self) -> float: # in [0, 1]
-        "The share of expressions whose true box itself is among the regions; above 0, a result is not to be compared with one on a detector's regions alone."
-        return sum(bool((iou[1:] > .9999).any()) for iou in self.ious) / len(self)
-
 # %% ../nbs/19_refer.ipynb #74ad3329
 class ReferModel(nn.Module):
     "A backbone and a linear score for each region."
@@ -84,7 +87,8 @@ class ReferModel(nn.Module):
         seed: int = 0, # of the head's weights
     ):
         super().__init__()
-        self.backbone, self.score = deepcopy(start.backbone), nn.Linear(start.backbone.region_width, 1)
+        self.backbone, self.dropout = deepcopy(start.backbone), Dropout(start.backbone.config.dropout)
+        self.score = nn.Linear(start.backbone.region_width, 1)
         nn.init.normal_(self.score.weight, std=start.spread, generator=torch_rng('refer', seed))
         nn.init.zeros_(self.score.bias)
 
@@ -92,7 +96,7 @@ class ReferModel(nn.Module):
         batch: Batch, # expressions and regions
     ) -> Tensor: # (b, r) logits, very low for padding
         "How well each region fits its expression."
-        return in_float32(self.score, self.backbone(batch).regions)[..., 0].masked_fill(~batch.region_mask, -1e4)
+        return in_float32(self.score, self.dropout(self.backbone(batch).regions))[..., 0].masked_fill(~batch.region_mask, -1e4)
 
 def refer_loss(
     logits: Tensor, # (b, r)
@@ -124,23 +128,24 @@ def refer_accuracy(
 # %% ../nbs/19_refer.ipynb #8e6c7f89
 @torch.inference_mode()
 def zero_shot_regions(
-    start: PretrainingModel, # pre-trained with the grounding loss, not fine-tuned
+    model: PretrainingModel, # pre-trained with the grounding loss, not fine-tuned
     data: ExpressionData, # expressions
     batch_size: int = 128, # at once
 ) -> list[Tensor]: # (r,) f_align's logits of each expression's regions; the global region first, with -inf: it is never the answer
     "Score the regions of every expression by the grounding head alone, taking the whole expression for a phrase."
-    if start.grounding is None: raise ValueError('this model was pre-trained without the grounding loss: it has no f_align to ask')
-    start.eval()
-    device, found = next(start.parameters()).device, []
+    if model.grounding is None: raise ValueError('this model was pre-trained without the grounding loss: it has no f_align to ask')
+    device, training, found = next(model.parameters()).device, model.training, []
+    model.eval()
     for first in range(0, len(data), batch_size):
         batch, _ = data.batch(range(first, min(first + batch_size, len(data))))
         lengths = batch.word_mask.sum(1)
         # between [CLS] and [SEP]
         spans = torch.stack([torch.arange(len(lengths)), torch.ones_like(lengths), lengths - 1], 1)
         batch = batch.to(device)
-        scores = start.grounding.score_all(start.backbone(batch), spans.to(device)).float().cpu()
+        scores = model.grounding.score_all(model.backbone(batch), spans.to(device)).float().cpu()
         scores[:, 0] = -torch.inf # it never learnt anything about the whole picture
         found += [row[mask] for row, mask in zip(scores, batch.region_mask.cpu())]
+    model.train(training)
     return found
 
 # %% ../nbs/19_refer.ipynb #fa842c88
@@ -149,21 +154,30 @@ def refer_boxes(
     detections: dict[str, Tensor], # file name of each picture -> (n, 4) boxes in pixels, surest first
     most: int = 36, # regions of a picture that will be read
 ) -> dict[str, Tensor]: # the same names -> at most `most` boxes; in pictures that are only trained on, the gold boxes are the last of them
-    "What to describe for a training with gold boxes: the surest detections, and where none is measured the truth."
+    "What to describe for a training with gold boxes: the surest detections, and, in pictures that are only trained on, the true boxes."
     gold = proposals(data, {name: boxes[:0] for name, boxes in detections.items()})
     if crowded := [(name, len(boxes)) for name, boxes in gold.items() if len(boxes) > most]:
         raise ValueError('{}: it has {} gold boxes, and {} regions are read; raise `most`'.format(*crowded[0], most))
     return proposals(data, {name: boxes[:most - len(gold[name])] for name, boxes in detections.items()})
 
+_SAME = .9999 # IoU above which two boxes are one
+
+@patch
+def gold(self: ExpressionData) -> float: # in [0, 1]
+    "The share of expressions whose true box itself is among the regions; above 0, a result is not to be compared with one on a detector's regions alone."
+    return sum(bool((iou[1:] > _SAME).any()) for iou in self.ious) / len(self)
+
 def _check_room(store: Store, training: ExpressionData, regions: int) -> None:
     "Gold boxes are the last of a picture's regions: none may be cut off."
     for said, i in zip(training.expressions, training.texts.positions.tolist()):
         cut = store.view(i).boxes[regions:]
-        if len(cut) and (box_iou(cut, torch.tensor([said.box])) > .9999).any():
+        if len(cut) and (box_iou(cut, torch.tensor([said.box])) > _SAME).any():
             told = f'the true box of sent_id {said.id} is cut off; raise --most_regions, or lower --most of vlground_boxes'
             raise ValueError(f'{store.folder}: {said.file_name} has {regions + len(cut)} regions, and {regions} are read: {told}')
 
 # %% ../nbs/19_refer.ipynb #281964db
+def _fingerprint(expressions: Sequence[Expression]) -> str: return sha256_of([(said.id, said.file_name, said.text, said.box) for said in expressions])
+
 def _rows(split: ExpressionData, scores: Sequence[Tensor]) -> list[dict]:
     "What was answered: the true box, all candidates and their scores."
     def places(boxes): return [[round(value, 2) for value in box] for box in boxes.tolist()]
@@ -190,7 +204,7 @@ def finetune_refer(
     training = ExpressionData(of_fraction(data.split('train'), lambda each: str(each.image_id), config.fraction), store, start, config)
     _check_room(store, training, config.regions)
     splits = {name: ExpressionData(data.split(name), store, start, config) for name in measure}
-    described = describe_run('refer', start, store, hard=hard, expressions=sha256_of([(said.id, said.file_name, said.text, said.box) for said in training.expressions]))
+    described = describe_run('refer', start, store, hard=hard, expressions=_fingerprint(training.expressions))
     model, first = ReferModel(start, config.seed).to(device), splits[measure[0]]
     def loss(model, made):
         batch, ious = (part.to(device) for part in made)
@@ -199,10 +213,11 @@ def finetune_refer(
     def evaluate(model): return {'accuracy': refer_accuracy(scores_of(model, first), first)}
     finetune(model, training, loss, evaluate, out, config, described, every, progress, accept_changes, workers)
     if this_process()[0]: return {} # of several that train together one answers
-    scores = {name: scores_of(model, split) for name, split in splits.items()}
-    def figures(name, split): return dict(accuracy=refer_accuracy(scores[name], split), ceiling=split.ceiling(), chance=split.chance(), gold=split.gold(), n=len(split))
-    result = dict(expressions=len(training), **{name: figures(name, split) for name, split in splits.items()})
-    for name, split in splits.items(): write_predictions(_rows(split, scores[name]), out/f'predictions-{name}.jsonl')
+    result = dict(expressions=len(training))
+    for name, split in splits.items():
+        scores = scores_of(model, split)
+        write_predictions(_rows(split, scores), out/f'predictions-{name}.jsonl')
+        result[name] = dict(accuracy=refer_accuracy(scores, split), ceiling=split.ceiling(), chance=split.chance(), gold=split.gold(), n=len(split))
     save_json(result, out/'result.json')
     return result
 
@@ -226,12 +241,12 @@ class Pointed:
     ) -> Figure:
         "The picture with the best candidates and their scores; the answer is thick, the truth dashed."
         right = truth is not None and bool(box_iou(self.boxes[:1], torch.tensor([truth])) > .5)
-        chosen, shown = GREY if truth is None else GREEN if right else ORANGE, min(most, len(self.boxes))
-        boxes = [*self.boxes[:shown].flip(0).tolist(), *([] if truth is None else [list(truth)])] # the answer is drawn over the others
-        labels, colours, widths = [f'{score:.2f}' for score in self.scores[:shown].flip(0)], [GREY]*(shown - 1) + [chosen], [1.5]*(shown - 1) + [4]
-        extra = truth is not None
+        drawn = [(box, f'{score:.2f}', GREY, '-', 1.5) for box, score in zip(self.boxes[:most].tolist(), self.scores[:most])]
+        drawn[0] = (*drawn[0][:2], GREY if truth is None else GREEN if right else ORANGE, '-', 4)
+        drawn.reverse() # the answer is drawn over the others
+        if truth is not None: drawn.append((list(truth), None, 'black', '--', 1.5))
         title = self.text if truth is None else f'{self.text} ({"right" if right else "wrong"})'
-        return show_boxes(self.image, boxes, labels + [None]*extra, colours + ['black']*extra, ['-']*shown + ['--']*extra, widths + [1.5]*extra, title=title).figure
+        return show_boxes(self.image, *map(list, zip(*drawn)), title=title).figure
 
 def predict(
     run: str | Path, # folder of a finished fine-tuning on referring expressions
@@ -292,7 +307,7 @@ def finetune_grounder(
     "Fine-tune a grounder on referring expressions; run again after a kill, it goes on."
     model, items = deepcopy(teacher.model).train(), [LabelledPhrase(Path(images)/said.file_name, said.text, said.box) for said in expressions]
     batches = partial(item_batch, items=items, size=config.batch_size, seed=config.seed, read=teacher.read, config=model.config)
-    told = dict(start=weights_sha256(teacher.model), teacher=teacher.name, expressions=sha256_of([(said.id, said.file_name, said.text, said.box) for said in expressions]))
+    told = dict(start=weights_sha256(teacher.model), teacher=teacher.name, expressions=_fingerprint(expressions))
     return OneStageTeacher(fit_grounder(model, batches, config, out, progress, settings=told), teacher.read, f'{teacher.name}-finetuned')
 
 # %% ../nbs/19_refer.ipynb #06458892

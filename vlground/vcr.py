@@ -29,7 +29,7 @@ from .finetuning import (FinetuneConfig, PictureTexts, Start, describe_run, fine
 from .regions import check_boxes
 from .store import Store
 from .training import this_process
-from .transformer import Batch, init_weights
+from .transformer import Batch, Dropout, init_weights
 from .vcrdata import Choice, Tokens, VCRItem, Worded, read_vcr_objects, vcr_choice, worded
 from .widgets import as_numbers
 from .widgets_choices import ChoiceItem, ChoiceState, ChoiceView
@@ -83,6 +83,13 @@ class ChoiceData:
 
     def __len__(self) -> int: return len(self.choices)
 
+    def name(self,
+        i: int, # which choice
+    ) -> str: # for the log and for errors
+        "What a choice is called."
+        task, choice = self.choices[i]
+        return f'{task} of {choice.annot_id}'
+
     def batch(self,
         rows: Sequence[int], # which choices
     ) -> tuple[Batch, Tensor]: # 4 b texts with their pictures, the four of a choice together; (b,) the right option, -1 where it is secret
@@ -99,6 +106,7 @@ class ChoiceModel(nn.Module):
     ):
         super().__init__()
         self.backbone, self.from_words = deepcopy(start.backbone), start.kind == 'vlbert'
+        self.dropout = Dropout(start.backbone.config.dropout)
         self.head = nn.Linear(self.backbone.pooled_width, 1)
         init_weights(self.head, start.spread, torch_rng('choices', seed))
 
@@ -107,7 +115,8 @@ class ChoiceModel(nn.Module):
     ) -> Tensor: # (b, 4) logits
         "How well each option fits."
         encoded = self.backbone(batch)
-        return in_float32(self.head, encoded.pooled_words if self.from_words else encoded.pooled_words*encoded.pooled_regions).view(-1, 4)
+        pooled = encoded.pooled_words if self.from_words else encoded.pooled_words*encoded.pooled_regions
+        return in_float32(self.head, self.dropout(pooled)).view(-1, 4)
 
 # %% ../nbs/21_vcr.ipynb #e4c6796b
 LOSSES = ('softmax', 'sigmoid') # over the four, or of each by itself

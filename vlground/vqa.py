@@ -8,6 +8,7 @@ __all__ = ['QuestionData', 'answer_loss', 'AnswerModel', 'predict_answers', 'sur
 
 # %% ../nbs/20_vqa.ipynb #08cd7825
 import html
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ def _texts(questions: Sequence[Question], names: Sequence[str], store: Store, st
     images = [each.file_name if each.file_name in store.index else below.get(each.file_name, each.file_name) for each in questions]
     return PictureTexts(texts, images, names, store, tokenizer_of(start, config.words, behind), config.words, config.regions, config.blind)
 
+# %% ../nbs/20_vqa.ipynb #3c589050
 class QuestionData:
     "Questions with the regions of their pictures and the scores of their answers."
     def __init__(self,
@@ -52,10 +54,16 @@ class QuestionData:
         rule: str = 'leave-one-out', # of the scores, or 'thirds', see `soft_score`
     ):
         self.questions, self.labels, self.rule = list(questions), labels, rule
-        self.texts = _texts(self.questions, [f'question_id {each.id}' for each in questions], store, start, config)
+        self.texts = _texts(self.questions, [self.name(i) for i in range(len(self))], store, start, config)
         self.scores = [soft_targets(each, labels, rule) for each in questions]
 
     def __len__(self) -> int: return len(self.questions)
+
+    def name(self,
+        i: int, # which question
+    ) -> str: # for the log and for errors
+        "What a question is called."
+        return f'question_id {self.questions[i].id}'
 
     def batch(self,
         rows: Sequence[int], # which questions
@@ -95,7 +103,7 @@ class AnswerModel(nn.Module):
         width = self.backbone.word_width if self.from_mask else self.backbone.pooled_width
         self.head = nn.Sequential(Dropout(dropout), nn.Linear(width, 2*width), nn.GELU(), layer_norm(2*width), nn.Linear(2*width, answers))
         init_weights(self.head, start.spread, torch_rng('answers', seed))
-        nn.init.constant_(self.head[-1].bias, -4.) # a chance of one in fifty
+        nn.init.constant_(self.head[-1].bias, -math.log(answers)) # a chance of one in so many
 
     def forward(self,
         batch: Batch, # questions and regions
@@ -122,8 +130,9 @@ def surest_answers(
     count: int = 5, # how many
 ) -> list[list[tuple[str, float]]]: # of each question answers with their chances in [0, 1], the surest first
     "What a model would say to some questions, and how sure of it it is."
-    names, (values, order) = list(labels), (part[:, :count] for part in logits.sort(dim=1, descending=True, stable=True))
-    return [[(names[label], chance) for label, chance in zip(*row)] for row in zip(order.tolist(), values.sigmoid().tolist())]
+    names = list(labels)
+    values, order = logits.sort(dim=1, descending=True, stable=True) # of equal ones the first label
+    return [[(names[label], chance) for label, chance in zip(*row)] for row in zip(order[:, :count].tolist(), values[:, :count].sigmoid().tolist())]
 
 def answer_accuracy(
     said: Sequence[str], # n answers
@@ -139,7 +148,7 @@ def answer_accuracy(
 # %% ../nbs/20_vqa.ipynb #68b130d4
 def finetune_vqa(
     train: Sequence[Question], # to train on
-    splits: dict[str, Sequence[Question]], # to answer, of which the first is measured while training; those without answers are only answered
+    splits: dict[str, Sequence[Question]], # to answer; the first with people's answers is measured while training, those without are only answered
     labels: dict[str, int], # answer -> label, see `answer_vocabulary`
     regions: Path | str, # store of the pictures' regions
     out: Path | str, # the run's folder
@@ -157,13 +166,13 @@ def finetune_vqa(
     training = QuestionData(of_fraction(train, lambda each: str(each.image_id), config.fraction), store, labels, start, config)
     asked = {name: QuestionData(questions, store, labels, start, config) for name, questions in splits.items()}
     scored = [name for name, data in asked.items() if all(each.answers for each in data.questions)]
-    read = sha256_of([(each.id, each.image_id, each.text, each.answers) for each in training.questions])
-    described = describe_run('vqa', start, store, answers=sha256_of(list(labels)), questions=read, rule=training.rule)
-    model = AnswerModel(start, len(labels), config.seed).to(device)
+    fingerprint = sha256_of([(each.id, each.image_id, each.text, each.answers) for each in training.questions])
+    described = describe_run('vqa', start, store, answers=sha256_of(list(labels)), questions=fingerprint, rule=training.rule)
+    model, first = AnswerModel(start, len(labels), config.seed).to(device), asked[scored[0]] if scored else None
     def loss(model, made): return answer_loss(model(made[0].to(device)), made[1].to(device))
     def answers(model, data): return predict_answers(model, data, max(1, 128//config.accumulate), config.precision)
     def accuracy(found, data): return answer_accuracy([surest[0][0] for surest in found], data)
-    def evaluate(model): return {'accuracy': accuracy(answers(model, asked[scored[0]]), asked[scored[0]])['all']['accuracy']}
+    def evaluate(model): return {'accuracy': accuracy(answers(model, first), first)['all']['accuracy']}
     finetune(model, training, loss, evaluate if scored else None, out, config, described, every, progress, accept_changes, workers)
     if this_process()[0]: return {} # of several that train together one answers
     result = {}
