@@ -32,5 +32,6 @@ def test_targets_with_gap():
         (lambda logits, ious, mask: loss(logits, (ious >= .5).float(), judged(ious), len(logits)), 'padded'),
         (lambda logits, ious, mask: loss(logits, (ious >= .5).float(), mask & judged(ious), (mask & judged(ious)).sum()), 'summed, not averaged'),
         (lambda logits, ious, mask: loss(logits, (ious >= .5).float(), mask & judged(ious), 1), 'mean over expressions'),
+        (lambda logits, ious, mask: loss(logits, (ious >= .5).float(), mask & judged(ious), (mask & judged(ious)).any(1).sum().clamp(min=1)), 'the mean is over both'),
         (lambda logits, ious, mask: loss(logits, (ious < .5).float(), mask & judged(ious), len(logits)), 'its target is 1'),
     ])

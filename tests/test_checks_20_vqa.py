@@ -51,7 +51,8 @@ def test_check_starting_biases():
         (lambda scores, least: torch.logit(scores.mean(0), eps=1e-6), 'not nearly 0'),
         (lambda scores, least: torch.logit(scores.mean(0).clamp(min=least)), 'is 0.99'),
         (lambda scores, least: starting_biases(scores, .01), 'written into the code'),
-        (lambda scores, least: starting_biases(scores, least) if least < .1 or scores.mean() < .1 else torch.logit(scores.mean(0) + least), 'not added'),
+        (lambda scores, least: torch.logit(scores.mean(0).clamp(least, .99)), 'upper bound'),
+        (lambda scores, least: starting_biases(scores, least) if least < .1 or not .1 < scores.mean() < .9 else torch.logit(scores.mean(0) + least), 'not added'),
     ])
 
 

@@ -316,6 +316,7 @@ def check_targets_with_gap(
         ('A padded region is not judged, although its IoU is 0.', case([[1., 4.]], [[.9, 0.]], [[True, False]]), by_hand),
         ('Two regions of one expression: their losses are summed, not averaged.', case([[1., -1.]], [[.9, .1]]), by_hand),
         ('Two expressions: the mean over expressions.', case([[1., -1.], [2., 0.]], [[.9, .1], [0., .7]]), by_hand),
+        ('Two expressions, and no region of the second is judged: the mean is over both.', case([[1., -1.], [2., 0.]], [[.9, .1], [.4, .45]]), by_hand),
         ('Wrong for more regions.', case([[1., -1., .3], [2., 0., -.4], [.1, .2, .3]], [[.9, .35, .1], [0., .7, .45], [.2, .25, .8]], [[True, True, False], [True]*3, [False, True, True]]), by_hand),
     ], 'what is neither is not judged')
 
@@ -356,16 +357,18 @@ def check_cut_pair(
             kept = min(first, level), min(second, level)
             if sum(kept) <= room: return tuple(result) == (kept[0] + room - sum(kept), kept[1])
         return False
+    def fills(result, first, second, words): return sum(result) == words - 3
     def case(*numbers): return lambda: numbers
     return run_cases(answer, [
         ('Return a pair: what is left of the first text and of the second.', case(3, 3, 20), pair),
         ('Both fit: nothing is cut.', case(3, 4, 10), by_level),
-        ('Three places belong to the markers: of 8, 5 are left for the texts.', case(5, 1, 8), by_level),
+        ('Three places belong to the markers: of 8, 5 are left for the texts.', case(5, 1, 8), fills),
         ('The first is longer: it loses its end, the second stays whole.', case(9, 2, 10), by_level),
         ('The second is longer: it loses its end, the first stays whole.', case(2, 9, 10), by_level),
         ('Both are equally long and one piece is too many: the second is cut.', case(4, 4, 10), by_level),
         ('Both are long: in the end they are equally long, or the first has one more.', case(20, 9, 12), by_level),
         ('The longer one is cut only until both are equally long, and then both.', case(7, 5, 9), by_level),
+        ('Both are long and the second is longer: of an odd room the first still has one more.', case(9, 20, 12), by_level),
     ], 'the longer one is cut')
 
 # %% ../nbs/90_checks_tasks.ipynb #89f397be
@@ -427,6 +430,7 @@ def check_starting_biases(
         ('An answer that is never right, `least` is 0.01: its chance is 0.01, not nearly 0 and not more.', case(.01, [0., .5], [0., .5]), by_chance),
         ('An answer that is always right, `least` is 0.01: its chance is 0.99, and its bias finite.', case(.01, [1.], [1.]), by_chance),
         ('`least` is 0.1 now, and the mean 0.05: the chance is 0.1. Is a number written into the code?', case(.1, *[[0.]]*19, [1.]), by_chance),
+        ('`least` is 0.1, and the answer always right: the chance is 0.9. Is the upper bound written into the code?', case(.1, [1.], [1.]), by_chance),
         ('A mean of 0.3 is within the bounds and stays as it is: `least` is not added to it.', case(.1, [.6], [0.]), by_chance),
         ('Wrong for more answers.', case(.02, [1., 0., .3, 0.], [.9, 0., 0., 0.], [1., .6, 0., 0.], [1., 0., .3, 0.]), by_chance),
     ], 'a head that says how often each answer is right')
