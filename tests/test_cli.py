@@ -15,7 +15,7 @@ from vlground.store import Store
 from vlground.logs import read_log
 from vlground.webdata import export_tar
 
-COMMANDS = ('vlground_world', 'vlground_regions', 'vlground_label', 'vlground_check', 'vlground_bench', 'vlground_pretrain', 'vlground_boxes', 'vlground_finetune', 'vlground_demo', 'vlground_tasks')
+COMMANDS = ('vlground_world', 'vlground_regions', 'vlground_label', 'vlground_check', 'vlground_bench', 'vlground_pretrain', 'vlground_boxes', 'vlground_finetune', 'vlground_demo', 'vlground_tasks', 'vlground_tables')
 
 
 def test_the_chain(terminal, tmp_path):
@@ -76,7 +76,7 @@ MISTAKES = [
     (('vlground_label', '--images', '{world}/images', '--captions', '{world}/captions.tsv', '--regions', '{regions}', '--gold', 'no.jsonl'), 'no.jsonl: no such file'),
     (('vlground_label', '--images', '{world}/images', '--captions', '{world}/captions.tsv', '--regions', '{regions}', '--teacher', 'glip'), "no teacher named 'glip'"),
     (('vlground_pretrain', '--labels', '{labels}'), '--regions is missing'),
-    (('vlground_pretrain', '--regions', '{regions}', '--labels', '{labels}', '--preset', 'huge'), "no preset 'huge'; there are mini, paper"),
+    (('vlground_pretrain', '--regions', '{regions}', '--labels', '{labels}', '--preset', 'huge'), "no preset 'huge'; there are mini, mini-vlbert, paper"),
     (('vlground_pretrain', '--regions', '{regions}', '--labels', '{labels}', '--level', 'sentence'), "grounding must be phrase or token or none, got 'sentence'"),
     (('vlground_pretrain', '--regions', '{regions}', '--labels', '{labels}', '--fraction', '2'), 'fraction must be above 0 and at most 1'),
     (('vlground_pretrain', '--regions', '{regions}', '--labels', '{regions}'), 'store of regions, expected labels'),
@@ -93,6 +93,10 @@ MISTAKES = [
     (('vlground_finetune', 'vcr', '--data', 'x', '--regions', 'x', '--start', 'x', '--steps', 3, '--epochs', 1), 'give --steps or --epochs, not both'),
     (('vlground_finetune', 'vcr', '--data', 'x', '--regions', 'x', '--start', 'x', '--epochs', 'inf'), 'epochs must be 0 or more, got inf'),
     (('vlground_finetune', 'vcr', '--data', 'x', '--regions', 'x', '--start', 'x', '--seed', -1), 'seed must be 0 or more, got -1'),
+    (('vlground_tables', 'IV'), "there is no table 'IV'; there are I, II, III, figure5, rates, teacher, weight, threshold, phrases, worth, claims"),
+    (('vlground_tables', 'II', '--scale', 'huge'), "there is no scale 'huge'; there are demo, laptop, search, gpu, real"),
+    (('vlground_tables', 'II', '--scale', 'real', '--dry_run'), 'this scale takes your own data: name them in a JSON file'),
+    (('vlground_tables', 'claims'), 'results: none of table-I-laptop.json, table-II-laptop.json, table-III-laptop.json; make a table first'),
     (('vlground_tasks', '--size', 'huge'), "there is no size 'huge'; there are full, small"),
     (('vlground_boxes', 'vqa', '--data', 'x'), "no boxes to gather for 'vqa'"),
     (('vlground_boxes', 'refer', '--data', 'x'), 'give --regions or --detections'),

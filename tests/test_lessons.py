@@ -1,10 +1,10 @@
-"Lessons 00 to 21 and 23 are built as the course's lessons are: their length, their figures, their exercises and their ending."
+"Lessons 00 to 23 are built as the course's lessons are: their length, their figures, their exercises and their ending."
 import re
 
 import pytest
 from notebooks import NOTEBOOKS, cells, directives, ids, outputs, source
 
-FULL = [path for path in NOTEBOOKS if re.match(r'(0[0-9]|1[0-9]|2[013])_', path.stem) and path.stem != '06_worldfiles']
+FULL = [path for path in NOTEBOOKS if re.match(r'(0[0-9]|1[0-9]|2[0-3])_', path.stem) and path.stem not in ('06_worldfiles', '22_tables', '22_variations')]
 SHORT = [path for path in NOTEBOOKS if re.match(r'[01]\d_', path.stem) and path not in FULL]
 full_lessons = pytest.mark.parametrize('path', FULL, ids=ids(FULL))
 short_lessons = pytest.mark.parametrize('path', SHORT, ids=ids(SHORT))
@@ -16,7 +16,7 @@ def figures(path) -> list[int]: return [number for number, output in outputs(pat
 
 
 def test_there_are_lessons():
-    assert {path.stem[:2] for path in FULL} == {'00', '01', '02', '03', '04', '05', '06', '07', '08', '09', '10', '11', '12', '13', '14', '15', '16', '17', '18', '19', '20', '21', '23'} and SHORT
+    assert {path.stem[:2] for path in FULL} == {'00', '01', '02', '03', '04', '05', '06', '07', '08', '09', '10', '11', '12', '13', '14', '15', '16', '17', '18', '19', '20', '21', '22', '23'} and SHORT
 
 
 @full_lessons

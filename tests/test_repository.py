@@ -183,7 +183,7 @@ def test_title_and_module(path):
 @every_notebook
 def test_every_exported_name_is_used(path):
     "Each public function and class of a lesson's module appears in one of its other code cells; constants speak for themselves."
-    if path.stem in ('index', '90_bench', '90_bench_models', '90_bench_training', '90_checks', '90_checks_backbones', '90_checks_labels', '90_checks_objectives', '90_checks_tasks', '90_checks_training', '90_curves', '91_cli', '90_demo'): pytest.skip('not a lesson')
+    if path.stem in ('index', '90_bench', '90_bench_models', '90_bench_training', '90_checks', '90_checks_backbones', '90_checks_labels', '90_checks_objectives', '90_checks_tables', '90_checks_tasks', '90_checks_training', '90_curves', '91_cli', '90_demo'): pytest.skip('not a lesson')
     module = import_module(f'vlground.{module_of(path)}')
     shown = '\n'.join(source(cell) for cell in cells(path, 'code') if not {'export', 'exports'} & directives(cell).keys())
     unused = [name for name in module.__all__ if not name.isupper() and not re.search(rf'\b{name}\b', shown)]
@@ -205,7 +205,7 @@ def home_of(module: str) -> str:
     return Path(notebook_of(ROOT/'vlground'/f'{module}.py')).stem
 
 
-CHECKS = ('checks', 'checks_backbones', 'checks_labels', 'checks_objectives', 'checks_tasks', 'checks_training')
+CHECKS = ('checks', 'checks_backbones', 'checks_labels', 'checks_objectives', 'checks_tables', 'checks_tasks', 'checks_training')
 ENDS = (*CHECKS, 'bench', 'bench_models', 'bench_training', 'cli', 'curves', 'demo') # the appendix
 
 

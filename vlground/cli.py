@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TASKS', 'OPTIONS', 'PUBLISHED', 'COURSES', 'one_sentence', 'vlground_world', 'vlground_regions', 'vlground_label',
            'vlground_check', 'vlground_bench', 'vlground_curves', 'vlground_pretrain', 'vlground_finetune',
-           'vlground_boxes', 'vlground_demo', 'vlground_tasks']
+           'vlground_boxes', 'vlground_demo', 'vlground_tasks', 'vlground_tables']
 
 # %% ../nbs/91_cli.ipynb #639ad19a
 import json
@@ -41,9 +41,12 @@ from .scaleout import LabelSummary, label_captions, sample_labels, summarise, wr
 from .scenes import CAPTIONS
 from .shards import read_manifest
 from .store import Store, extract_regions
+from .tables import (SCALES, SOURCES, TABLES, as_csv, as_latex, as_markdown, claims_of, gain_rows, read_beside, read_cells, run_table,
+                             table_rows, verdict, write_figure5)
 from .tasks import SIZES as TASKS_SIZES
 from .tasks import run_tasks
 from .training import joined_processes, this_process
+from .variations import STUDIES, label_runs, study_table
 from .vcr import finetune_vcr, object_boxes, write_choice_page
 from .vcrdata import read_vcr
 from .verify import check_folder, describe, usable
@@ -272,16 +275,21 @@ def vlground_pretrain(
     regions: str = '', # store of the pictures' regions (needed, but for a plan)
     labels: str = '', # their captions' pseudo labels (needed, but for a plan)
     out: str = 'runs/pretrain', # the run's folder
-    preset: str = 'mini', # 'mini' (laptop), 'paper', 'paper-exact' (with the published optimiser) or 'paper-vlbert'
+    preset: str = 'mini', # 'mini' or 'mini-vlbert' (laptop), 'paper', 'paper-exact' (with the published optimiser) or 'paper-vlbert'
     config: str = '', # JSON file of any other settings, see lesson 18
     backbone: str = '', # 'vilbert' or 'vlbert'; empty: the preset's
     grounding: bool = True, # train with the grounding loss? without: the baseline
     level: str = '', # of the grounding loss: 'phrase' or 'token'; empty: the preset's
     spe: bool = True, # add the spatial encoding?
+    size: str = '', # of the model: 'mini', 'small' or 'base'; empty: the preset's
+    grounding_weight: float = 0., # lambda of the grounding loss; 0: the preset's
+    threshold: float = 0., # IoU above which a label's box is that of a region; 0: the preset's
     fraction: float = 0., # of the pictures, by a hash of their ids; 0: the preset's
     steps: int = 0, # batches; 0: the preset's
     batch_size: int = 0, # captions in a batch; 0: the preset's
     accumulate: int = 0, # parts of a batch that are computed one after the other, to save memory; 0: the preset's
+    learning_rate: float = 0., # highest; 0: the preset's
+    precision: str = '', # 'float32' or 'bfloat16'; empty: the preset's
     seed: int = -1, # of everything random; -1: the preset's
     device: str = 'cpu', # 'cpu' or 'cuda'; under torchrun each process takes a card of its own
     workers: int = 0, # processes that make batches ahead; they change nothing but the speed
@@ -294,7 +302,8 @@ def vlground_pretrain(
     accept_changes: bool = False, # go on although the folder was begun with other settings or data?
 ):
     "Pre-train a backbone on captions and pseudo labels; under torchrun on several cards or machines."
-    given = dict(backbone=backbone, grounding='' if grounding else 'none', fraction=fraction, steps=steps, batch_size=batch_size, accumulate=accumulate)
+    given = dict(backbone=backbone, grounding='' if grounding else 'none', size=size, grounding_weight=grounding_weight, threshold=threshold, fraction=fraction, steps=steps,
+                 batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, precision=precision)
     changes = {name: value for name, value in given.items() if value} | ({'grounding': level} if level and grounding else {}) | ({} if spe else {'spe': False})
     changes |= ({'seed': seed} if seed >= 0 else {}) | ({'epochs': 0.} if steps else {})
     settings = _configured(preset, config, changes)
@@ -479,3 +488,55 @@ def vlground_tasks(
     "Fine-tune the demo's models on referring expressions, VQA and VCR, beside models that cannot see; run again after a kill, it goes on."
     if size not in TASKS_SIZES: raise ValueError(f'there is no size {size!r}; there are {", ".join(TASKS_SIZES)}')
     run_tasks(demo, out, TASKS_SIZES[size], seed, workers)
+
+# %% ../nbs/91_cli.ipynb #7ab1e501
+def _showing() -> Callable[[str], None]:
+    "Print texts one after the other; on a terminal a table takes the place of the one before."
+    lines = 0
+    def show(text):
+        nonlocal lines
+        again = sys.stdout.isatty() and lines and '\n' in text
+        print(f'\x1b[{lines}F\x1b[J{text}' if again else text, flush=True)
+        lines = text.count('\n') + 1 if '\n' in text else 0
+    return show
+
+def _tell_claims(results: Path, scale: str) -> None:
+    "Ask of each claim of the paper whether it holds in the tables that have been made."
+    files = [results/f'table-{name}-{scale}.json' for name in ('I', 'II', 'III')]
+    made = [load_json(file) for file in files if file.is_file()]
+    if not made: raise FileNotFoundError(f'{results}: none of {", ".join(file.name for file in files)}; make a table first')
+    claims = claims_of([cell for each in made for cell in read_cells(each)], {name: some for each in made for name, some in read_beside(each).items()})
+    for claim in claims: print(f'{claim.table:4}{claim.text:74}{verdict(claim)}')
+    save_json(dict(scale=scale, claims=[claim._asdict() | dict(verdict=verdict(claim)) for claim in claims], made=circumstances()), results/f'claims-{scale}.json')
+
+@call_parse
+@one_sentence
+def vlground_tables(
+    table: str, # 'I', 'II', 'III' or 'figure5'; 'rates', a search; a study: 'teacher', 'weight', 'threshold', 'phrases' or 'worth'; or 'claims', of the tables that have been made
+    scale: str = 'laptop', # 'demo' (a minute), 'laptop' (hours), 'gpu' (a model of the paper's size), 'real' (your own data), or 'search' (for rates)
+    out: str = '', # folder of the runs, shared by all tables of a scale; empty: tables-SCALE
+    results: str = 'results', # folder of RESULTS/table-TABLE-SCALE.json
+    sources: str = '', # JSON file that names the folders of your own data, see lesson 22; empty: the small world, which is made
+    seeds: int = 0, # 0: the scale's; more of them may follow later
+    workers: int = 2, # processes; any number of these commands may share the work of one folder
+    dry_run: bool = False, # only say what there is to do?
+):
+    "Make a table of the paper, or a study of lesson 22; run again after a kill or elsewhere at the same time, it shares what is left."
+    known = TABLES | {name: study_table(study) for name, study in STUDIES.items()}
+    for kind, given, names in (('table', table, [*known, 'claims']), ('scale', scale, SCALES)):
+        if given not in names: raise ValueError(f'there is no {kind} {given!r}; there are {", ".join(names)}')
+    if table == 'claims': return _tell_claims(Path(results), scale)
+    folder, size = Path(out or f'tables-{scale}'), replace(SCALES[scale], seeds=tuple(range(seeds))) if seeds else SCALES[scale]
+    if not dry_run: _check_device(size.device)
+    data, beside = load_json(sources) if sources else None, label_runs(STUDIES[table]) if table in STUDIES else ()
+    found = run_table(table, known[table], size, folder, data, workers, _showing(), beside, dry_run)
+    if dry_run: return
+    if table == 'figure5': print(f'to look at: {write_figure5(folder, size, data or SOURCES)}')
+    cells, file = read_cells(found), Path(results)/f'table-{table}-{scale}.json'
+    rows, gained = table_rows(cells, read_beside(found)), gain_rows(cells)
+    texts = dict(md=as_markdown(rows) + (f'\n\n{as_markdown(gained)}' if len(gained) > 1 else ''), tex=as_latex(rows), csv=as_csv(cells))
+    for kind, text in texts.items(): (folder/f'table-{table}.{kind}').write_text(text + '\n', encoding='utf-8')
+    Path(results).mkdir(parents=True, exist_ok=True)
+    save_json(found | dict(scale=scale, made=circumstances()), file)
+    print(f'{folder}/table-{table}.md, .tex and .csv; {file}')
+

@@ -1,0 +1,88 @@
+"The checks behind the exercises of lesson 22: the tables, and what the paper did not ask."
+from math import inf, log2, sqrt
+from statistics import mean, pstdev, stdev
+
+from checking import assert_check
+
+from vlground import checks_tables as checks
+
+
+def paired_interval(ours, baseline, t, spread=stdev, root=sqrt):
+    gains = [a - b for a, b in zip(ours, baseline)]
+    reach = t*spread(gains)/root(len(gains))
+    return mean(gains) - reach, mean(gains) + reach
+
+
+def unpaired(ours, baseline, t):
+    reach = t*sqrt((stdev(ours)**2 + stdev(baseline)**2)/len(ours))
+    return mean(ours) - mean(baseline) - reach, mean(ours) - mean(baseline) + reach
+
+
+def test_paired_interval():
+    assert_check(checks.check_paired_interval, paired_interval, [
+        (lambda *given: mean(paired_interval(*given)), 'two numbers'),
+        (lambda *given: paired_interval(*given)[::-1], 'Low comes first'),
+        (lambda ours, baseline, t: paired_interval(baseline, ours, t), 'the other way round'),
+        (unpaired, 'whatever the seeds themselves did'),
+        (lambda *given: paired_interval(*given, spread=pstdev), 'divided by n - 1'),
+        (lambda ours, baseline, t: paired_interval(ours, baseline, min(t, 2)), 't is 4.303'),
+        (lambda *given: paired_interval(*given, root=lambda n: n if n > 3 else sqrt(n)), 'not by n'),
+    ])
+
+
+def slope(fractions, gains, halvings=lambda fraction: -log2(fraction)):
+    xs = [halvings(fraction) for fraction in fractions]
+    return sum((x - mean(xs))*(gain - mean(gains)) for x, gain in zip(xs, gains))/sum((x - mean(xs))**2 for x in xs)
+
+
+def test_slope_per_halving():
+    assert_check(checks.check_slope_per_halving, slope, [
+        (lambda *given: [slope(*given)], 'a number'),
+        (lambda fractions, gains: max(gains), 'for one halving'),
+        (lambda fractions, gains: abs(slope(fractions, gains)), 'upwards'),
+        (lambda fractions, gains: slope(range(len(gains)), gains, float), 'three halvings'),
+        (lambda fractions, gains: (gains[-1] - gains[0])/log2(fractions[0]/fractions[-1]), 'the first and the last alone'),
+        (lambda fractions, gains: slope(sorted(fractions, reverse=True), gains), 'order'),
+    ])
+
+
+def captions_needed(captions, accuracies, target):
+    if accuracies[0] >= target: return captions[0]
+    for a, b, low, high in zip(captions, captions[1:], accuracies, accuracies[1:]):
+        if high >= target: return a*(b/a)**((target - low)/(high - low))
+    return inf
+
+
+def straight(captions, accuracies, target):
+    if accuracies[0] >= target: return captions[0]
+    for a, b, low, high in zip(captions, captions[1:], accuracies, accuracies[1:]):
+        if high >= target: return a + (b - a)*(target - low)/(high - low)
+    return inf
+
+
+def test_captions_needed():
+    assert_check(checks.check_captions_needed, captions_needed, [
+        (lambda *given: [captions_needed(*given)], 'number of captions'),
+        (lambda captions, accuracies, target: captions[0], 'just what is asked for'),
+        (lambda captions, accuracies, target: min(captions_needed(captions, accuracies, target), captions[-1]), 'infinity'),
+        (lambda captions, accuracies, target: captions_needed([1, *captions], [0, *accuracies], target), 'nobody knows'),
+        (straight, 'not 250'),
+        (lambda captions, accuracies, target: captions_needed(captions[:2], accuracies[:2], target), 'third of three'),
+        (lambda captions, accuracies, target: captions_needed([captions[0], *captions[-2:]], [accuracies[0], *accuracies[-2:]], target) if len(captions) == 4 else captions_needed(captions, accuracies, target), 'first time'),
+    ])
+
+
+def kept_labels(ious, threshold): return sum(any(value > threshold for value in row) for row in ious)/len(ious)
+
+
+def test_kept_labels():
+    assert_check(checks.check_kept_labels, kept_labels, [
+        (lambda *given: [kept_labels(*given)], 'share of labels'),
+        (lambda ious, threshold: sum(all(value > threshold for value in row) for row in ious)/len(ious), 'one region fits'),
+        (lambda ious, threshold: 1., 'No region fits'),
+        (lambda ious, threshold: sum(any(value >= threshold for value in row) for row in ious)/len(ious), 'not above it'),
+        (lambda ious, threshold: sum(value > threshold for row in ious for value in row)/len(ious), 'one label'),
+        (lambda ious, threshold: kept_labels([row for row in ious if row], threshold), 'without regions'),
+        (lambda ious, threshold: kept_labels(ious, .5), 'written into the code'),
+        (lambda ious, threshold: sum(value > threshold for row in ious for value in row)/sum(map(len, ious)) if len(ious) == 3 else kept_labels(ious, threshold), 'not of regions'),
+    ])

@@ -1,0 +1,74 @@
+"What the paper did not ask: labels as wrong as one likes, and studies that share their runs with the tables."
+import pytest
+import torch
+
+from vlground.boxes import box_iou
+from vlground.core import load_json
+from vlground.pseudolabels import label_is_right, measure_labels, read_gold, read_labels
+from vlground.runs import in_order
+from vlground.store import Store
+from vlground.tables import SCALES, TABLES, TASKS, Cell, table_runs
+from vlground.variations import MEASURED, SHOWN, STUDIES, Study, label_runs, spoil_labels, study_figure, study_table, worth_figure
+
+
+@pytest.fixture(scope='module')
+def spoiled(small_world, small_regions, small_labels, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('spoiled')
+    return {share: spoil_labels(small_labels, small_world/'gold'/'captions.jsonl', small_regions, folder/f'{share:g}', share) for share in (0., .3, .6, 1.)}
+
+
+def test_precision_falls_as_labels_are_spoiled(spoiled, small_world, small_regions):
+    store, gold = Store(small_regions), read_gold(small_world/'gold'/'captions.jsonl')
+    found = {share: measure_labels(read_labels(folder), store, gold)['precision'] for share, folder in spoiled.items()}
+    assert found[0.] > .95 and found[1.] < .1 and found[0.] > found[.3] > found[.6] > found[1.]
+    def right(share): return {(each.id, i) for each in read_labels(spoiled[share]) for i, label in enumerate(each.labels) if label_is_right(label, gold[each.id].phrases)}
+    assert right(.6) < right(.3) # what is spoiled stays spoiled
+
+
+def test_a_wrong_label_lies_on_a_region_that_shows_something_else(spoiled, small_regions):
+    store = Store(small_regions)
+    for true, false in zip(read_labels(spoiled[0.]), read_labels(spoiled[1.])):
+        boxes = store.get(true.image_id).boxes
+        assert [label.phrase for label in true.labels] == [label.phrase for label in false.labels]
+        truth = torch.tensor([label.box for label in true.labels]).view(-1, 4)
+        for before, after in zip(true.labels, false.labels):
+            if before.box == after.box: continue # no region shows something else
+            box = torch.tensor([after.box])
+            assert box_iou(box, boxes).max() > .999 and box_iou(box, truth).max() < .3
+
+
+def test_made_once_and_from_the_seed(spoiled, small_world, small_regions, small_labels, tmp_path):
+    again = spoil_labels(small_labels, small_world/'gold'/'captions.jsonl', small_regions, tmp_path/'again', .3)
+    assert read_labels(again) == read_labels(spoiled[.3]) and load_json(again/'manifest.json')['teacher'] == 'gold, 0.3 wrong'
+    before = (again/'manifest.json').stat().st_mtime
+    assert spoil_labels(small_labels, small_world/'gold'/'captions.jsonl', small_regions, again, .3) == again and (again/'manifest.json').stat().st_mtime == before
+    with pytest.raises(ValueError, match='begun with another plan'): spoil_labels(small_labels, small_world/'gold'/'captions.jsonl', small_regions, again, .4)
+    with pytest.raises(ValueError, match=r'wrong must be a share in \[0, 1\], got 2'): spoil_labels(small_labels, small_world/'gold'/'captions.jsonl', small_regions, tmp_path/'x', 2)
+    other = spoil_labels(small_labels, small_world/'gold'/'captions.jsonl', small_regions, tmp_path/'other', .3, seed=1)
+    assert read_labels(other) != read_labels(again)
+
+
+def test_studies_share_runs_with_the_tables():
+    tables = in_order(run for name in ('I', 'II', 'III') for run in table_runs(TABLES[name], SCALES['laptop']).values())
+    for study in STUDIES.values():
+        assert isinstance(study, Study) and set(study.beside) <= set(study.rows)
+        plan = table_runs(study_table(study), SCALES['laptop'], beside=label_runs(study))
+        in_order([*plan.values(), *tables.values()]) # a run that both have is the same one
+        assert 'vilbert-ours-0.125-0' in plan
+    assert 'vilbert-spe-0.125-0' in table_runs(study_table(STUDIES['weight']), SCALES['laptop'])
+
+
+def made(study): return [Cell(row, name, column.fraction, {seed: .3 + .02*place + .01*seed for seed in range(3)}) for place, row in enumerate(study.rows.values()) for column in MEASURED for name in TASKS[column.task]]
+
+
+@pytest.mark.parametrize('name', [name for name in STUDIES if name != 'worth'])
+def test_a_study_is_drawn_with_each_of_its_values(name):
+    study = STUDIES[name]
+    figure = study_figure(study, made(study))
+    assert [ax.get_title() for ax in figure.axes] == list(SHOWN.values()) and figure._suptitle.get_text() == study.title
+    for ax in figure.axes: assert [label.get_text().replace('\n', ' ') for label in ax.get_xticklabels()] == list(study.rows) and ax.get_xlabel() == study.axis
+
+
+def test_worth_is_drawn_against_captions():
+    figure = worth_figure(made(STUDIES['worth']), 32_000)
+    for ax in figure.axes: assert [label.get_text() for label in ax.get_xticklabels()] == ['2,000', '4,000', '8,000', '16,000', '32,000'] and len(ax.get_lines()) == 2
