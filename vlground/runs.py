@@ -68,7 +68,7 @@ def in_order(
         found[ready[0]] = left.pop(ready[0])
     return found
 
-# %% ../nbs/22_runs.ipynb #701be95e
+# %% ../nbs/22_runs.ipynb #c4277063
 def is_done(
     out: Path, # folder of all runs
     run: Run, # one of them
@@ -89,20 +89,8 @@ def _filled(value: Any, out: Path) -> Any:
 
 def _failed(out: Path, name: str) -> Path: return out/'done'/f'{name}.failed'
 
-def do_run(
-    out: Path, # folder of all runs
-    run: Run, # whose needs are met
-) -> str: # 'done', 'was done', 'failed', or 'busy' if another process is at it
-    "Do a run, unless it is done or another process does it."
-    for name in ('done', 'logs'): (out/name).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out/'done'/f'{run.name}.lock', timeout=0)
-    try: lock.acquire()
-    except Timeout: return 'busy'
-    try:
-        if is_done(out, run): return 'was done'
-        if _failed(out, run.name).exists(): return 'failed'
-        return _call(out, run)
-    finally: lock.release()
+# %% ../nbs/22_runs.ipynb #4ee76de6
+_BEGINS, STOPPED = '--- begun', (130, 143) # exit codes of a command that was stopped by Ctrl-C or SIGTERM
 
 def _call(out: Path, run: Run) -> str: # 'done' or 'failed'
     "Call what is to be called, and write down how it went."
@@ -123,7 +111,21 @@ def _call(out: Path, run: Run) -> str: # 'done' or 'failed'
     save_json(run.described() | told, out/'done'/f'{run.name}.json')
     return 'done'
 
-_BEGINS, STOPPED = '--- begun', (130, 143) # exit codes of a command that was stopped by Ctrl-C or SIGTERM
+# %% ../nbs/22_runs.ipynb #ae443df6
+def do_run(
+    out: Path, # folder of all runs
+    run: Run, # whose needs are met
+) -> str: # 'done', 'was done', 'failed', or 'busy' if another process is at it
+    "Do a run, unless it is done or another process does it."
+    for name in ('done', 'logs'): (out/name).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out/'done'/f'{run.name}.lock', timeout=0)
+    try: lock.acquire()
+    except Timeout: return 'busy'
+    try:
+        if is_done(out, run): return 'was done'
+        if _failed(out, run.name).exists(): return 'failed'
+        return _call(out, run)
+    finally: lock.release()
 
 # %% ../nbs/22_runs.ipynb #f7d61898
 def _go_through(out: Path, plan: Mapping[str, Run], tick: Callable[[], None] = lambda: None) -> None:
@@ -153,7 +155,7 @@ def _worker(out: Path, plan: Mapping[str, Run]) -> None:
     try: _go_through(out, plan)
     except (KeyboardInterrupt, SystemExit): os._exit(130)
 
-# %% ../nbs/22_runs.ipynb #03ccaaa5
+# %% ../nbs/22_runs.ipynb #0ee898fc
 def work_off(
     out: Path | str, # folder of all runs: done/, logs/ and whatever they write
     runs: Iterable[Run], # the plan, in any order
@@ -174,6 +176,7 @@ def work_off(
     said = [line for line in (out/'logs'/f'{bad[0]}.txt').read_text(encoding='utf-8', errors='replace').splitlines() if line.strip()][-1]
     raise ChildProcessError(f'{out}: {len(bad)} of {len(plan)} runs failed, the first is {bad[0]} ({said.strip()[:300]}); see logs/{bad[0]}.txt there, mend it and {again}')
 
+# %% ../nbs/22_runs.ipynb #cbddd74e
 def _with_workers(out: Path, plan: Mapping[str, Run], workers: int, tick: Callable[[], None]) -> list[int]: # exit codes
     processes, before = [], signal.signal(signal.SIGTERM, _stop) if current_thread() is main_thread() else None
     try:
