@@ -134,7 +134,7 @@ def test_options_are_known_to_the_commands():
     from vlground import cli, tables, variations
     every = in_order(run for name, table in TABLES.items() for scale in SCALES.values() for run in table_runs(table, scale, beside=beside_runs(name, scale)).values() if scale in (SCALES['laptop'],))
     for scale in SCALES.values(): every |= {f'{id(scale)}{name}': run for name, run in table_runs(TABLES['I'], scale, beside=beside_runs('I', scale)).items()}
-    for study in variations.STUDIES.values(): every |= {f'{study.title}{run.name}': run for run in variations.label_runs(study)}
+    for study in variations.STUDIES.values(): every |= {f'{study.title}{run.name}': run for run in variations.label_runs(study, SCALES['laptop'])}
     modules = {'vlground.cli': cli, 'vlground.tables': tables, 'vlground.variations': variations}
     for run in every.values():
         module, function = run.call.split(':')

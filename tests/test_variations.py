@@ -52,7 +52,7 @@ def test_studies_share_runs_with_the_tables():
     tables = in_order(run for name in ('I', 'II', 'III') for run in table_runs(TABLES[name], SCALES['laptop']).values())
     for study in STUDIES.values():
         assert isinstance(study, Study) and set(study.beside) <= set(study.rows)
-        plan = table_runs(study_table(study), SCALES['laptop'], beside=label_runs(study))
+        plan = table_runs(study_table(study), SCALES['laptop'], beside=label_runs(study, SCALES['laptop']))
         in_order([*plan.values(), *tables.values()]) # a run that both have is the same one
         assert 'vilbert-ours-0.125-0' in plan
     assert 'vilbert-spe-0.125-0' in table_runs(study_table(STUDIES['weight']), SCALES['laptop'])

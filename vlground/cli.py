@@ -528,7 +528,7 @@ def vlground_tables(
     if table == 'claims': return _tell_claims(Path(results), scale)
     folder, size = Path(out or f'tables-{scale}'), replace(SCALES[scale], seeds=tuple(range(seeds))) if seeds else SCALES[scale]
     if not dry_run: _check_device(size.device)
-    data, beside = load_json(sources) if sources else None, label_runs(STUDIES[table]) if table in STUDIES else ()
+    data, beside = load_json(sources) if sources else None, label_runs(STUDIES[table], size) if table in STUDIES and size.world else ()
     found = run_table(table, known[table], size, folder, data, workers, _showing(), beside, dry_run)
     if dry_run: return
     if table == 'figure5': print(f'to look at: {write_figure5(folder, size, data or SOURCES)}')

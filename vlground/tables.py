@@ -429,9 +429,10 @@ def read_beside(
     "The models beside a table again."
     return {name: {int(seed): value for seed, value in some.items()} for name, some in result['beside'].items()}
 
-# %% ../nbs/22_tables.ipynb #530a2c2c
-_SECONDS = {'pictures': .003, 'regions': .012, 'labels': .018, 'data': 3., 'grounder': .32, 'pretrain vilbert': .075, 'pretrain vlbert': .075, 'refer vilbert': .055, 'refer vlbert': .055,
-            'vqa vilbert': .08, 'vqa vlbert': .08, 'vcr vilbert': .145, 'vcr vlbert': .145} # for a picture, a caption or a step, with two processes on two cores at `laptop`
+# %% ../nbs/22_tables.ipynb #bba0d405
+# for a picture, a caption or a step, with two processes on two cores at `laptop`
+_SECONDS = {'pictures': .003, 'regions': .012, 'labels': .018, 'data': 3., 'spoiling': .002, 'grounder': .32, 'pretrain vilbert': .075, 'pretrain vlbert': .075,
+            'refer vilbert': .055, 'refer vlbert': .055, 'vqa vilbert': .08, 'vqa vlbert': .08, 'vcr vilbert': .145, 'vcr vlbert': .145}
 
 def seconds_by_kind(
     out: Path | str, # folder of the runs

@@ -6,7 +6,7 @@
 __all__ = ['MEASURED', 'WRONG', 'STUDIES', 'SHOWN', 'spoil_labels', 'Study', 'study_table', 'label_runs', 'study_figure',
            'worth_figure']
 
-# %% ../nbs/22_variations.ipynb #95bad1f8
+# %% ../nbs/22_variations.ipynb #96788ae5
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,7 +23,7 @@ from .pseudolabels import Preset, read_gold, read_labels, to_lines
 from .runs import Run
 from .shards import ShardWriter
 from .store import Store
-from .tables import Cell, Column, Interval, Row, Table, interval
+from .tables import Cell, Column, Interval, Row, Scale, Table, interval
 
 # %% ../nbs/22_variations.ipynb #c394df61
 def spoil_labels(
@@ -49,7 +49,7 @@ def spoil_labels(
     for number, _ in writer.missing(): writer.add(number, {'.jsonl': partial(Path.write_text, data=to_lines(found[256*number:256*(number + 1)]), encoding='utf-8')})
     return Path(out)
 
-# %% ../nbs/22_variations.ipynb #5d8253cc
+# %% ../nbs/22_variations.ipynb #c9609122
 MEASURED = (Column('refer', 1/8), Column('vcr', 1.))
 
 class Study(NamedTuple):
@@ -81,15 +81,16 @@ def study_table(
 
 def label_runs(
     study: Study, # whose rows may have labels of their own
+    scale: Scale, # of a small world
 ) -> list[Run]: # that make them
     "What makes the labels of a study."
     def run(path):
         name, written = path.split('/')[-1], dict(out=path)
         if name == 'labels-paper':
             read = dict(images='{out}/W/images', captions='{out}/W/captions.tsv', extractor='paper', sample=0)
-            return Run(name, 'vlground.cli:vlground_label', written | read, ('world',), 'data')
+            return Run(name, 'vlground.cli:vlground_label', written | read, ('world',), 'labels', scale.world['pairs'])
         read = dict(labels='{out}/labels', gold='{out}/W/gold/captions.jsonl', regions='{out}/regions', wrong=float(name.removeprefix('labels-wrong-')))
-        return Run(name, 'vlground.variations:spoil_labels', written | read, ('labels', 'regions'), 'data')
+        return Run(name, 'vlground.variations:spoil_labels', written | read, ('labels', 'regions'), 'spoiling', scale.world['pairs'])
     return [run(path) for row in study.rows.values() if (path := dict(row.study).get('labels'))]
 
 # %% ../nbs/22_variations.ipynb #d5c4b811
