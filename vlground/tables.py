@@ -583,7 +583,7 @@ def claims_figure(
     ax.tick_params('y', pad=300, length=0)
     return figure
 
-# %% ../nbs/22_tables.ipynb #1c07544d
+# %% ../nbs/22_tables.ipynb #89901952
 def differing_items(
     items: Sequence[VCRItem], # of a split with labels
     baseline: str | Path, # predictions of the one model
@@ -607,11 +607,14 @@ def write_figure5(
 ) -> Path: # the page
     "A page with items won and lost, to step through."
     out, (rows, (column,)) = Path(out), TABLES['figure5']
-    predictions = {ARMS[row.arm]: out/'runs'/finetune_run(row, column, seed, scale, sources).name/'predictions-val.jsonl' for row in rows}
-    folder = sources['vcr'].replace('{out}', str(out))
-    won, lost = differing_items(read_vcr(folder, 'val'), *predictions.values(), seed)
+    def answers(row, seed): return out/'runs'/finetune_run(row, column, seed, scale, sources).name/'predictions-val.jsonl'
+    predictions, folder = {ARMS[row.arm]: answers(row, seed) for row in rows}, sources['vcr'].replace('{out}', str(out))
+    items, another = read_vcr(folder, 'val'), next(each for each in scale.seeds if each != seed)
+    won, lost = differing_items(items, *predictions.values(), seed)
+    noise = sum(map(len, differing_items(items, answers(rows[0], seed), answers(rows[0], another))))
     view = ChoiceView(choice_items([*won[:count], *lost[:count]], folder, predictions))
-    told = f'Drawn by a seed from the {len(won)} items that only the model with grounding answers rightly (the first {min(count, len(won))}) and the {len(lost)} that only the baseline does.'
+    told = (f'Drawn by a seed from the {len(won)} items that only the model with grounding answers rightly (the first {min(count, len(won))}) and the {len(lost)} that only the baseline does.'
+            f' Of {len(items)} items, two seeds of the baseline differ in {noise}.')
     head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Figure 5</title>'
     style = '<style>body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:62rem;padding:0 1rem;color:#1f2937;background:#fff}</style>'
     with moved_into_place(out/'figure5.html') as part: part.write_text(f'{head}{style}<h1>Figure 5, both ways</h1><p>{told}</p>{view.to_html()}</html>', encoding='utf-8')
