@@ -36,7 +36,7 @@ from .vcr import choice_items
 from .vcrdata import VCRItem, read_vcr
 from .widgets_choices import ChoiceView
 
-# %% ../nbs/22_tables.ipynb #bbf7110a
+# %% ../nbs/22_tables.ipynb #f34a88a3
 ARMS = {'baseline': 'as published', 'spe': '+ SPE', 'token': '+ SPE + grounding (token)', 'ours': '+ SPE + grounding (phrase)'}
 TASKS = {'refer': ('refer',), 'vqa': ('vqa',), 'vcr': ('answer', 'rationale')} # task -> the columns that it gives
 COLUMNS = {'refer': 'Visual grounding', 'vqa': 'VQA', 'answer': 'VCR Q→A', 'rationale': 'VCR QA→R'}
@@ -60,7 +60,8 @@ class Column(NamedTuple):
 
 PARTS = (1., 1/4, 1/8) # of the pictures of a task
 RATES = 5e-4, 1e-3, 2e-3, 4e-3 # that were tried, on the world of another seed
-_BEST = {'vilbert baseline': 1e-3, 'vilbert spe': 1e-3, 'vilbert token': 2e-3, 'vilbert ours': 2e-3, 'vlbert baseline': 1e-3, 'vlbert ours': 2e-3} # of them
+# spe and ours of ViLBERT by the demo's search; for the others none has been made yet
+_BEST = {'vilbert baseline': 1e-3, 'vilbert spe': 1e-3, 'vilbert token': 2e-3, 'vilbert ours': 2e-3, 'vlbert baseline': 1e-3, 'vlbert ours': 2e-3}
 
 class Table(NamedTuple):
     "Rows and columns; every pair of them is a fine-tuning for each seed."

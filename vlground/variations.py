@@ -49,7 +49,7 @@ def spoil_labels(
     for number, _ in writer.missing(): writer.add(number, {'.jsonl': partial(Path.write_text, data=to_lines(found[256*number:256*(number + 1)]), encoding='utf-8')})
     return Path(out)
 
-# %% ../nbs/22_variations.ipynb #c9609122
+# %% ../nbs/22_variations.ipynb #537f91b1
 MEASURED = (Column('refer', 1/8), Column('vcr', 1.))
 
 class Study(NamedTuple):
@@ -73,6 +73,7 @@ STUDIES = {
     'phrases': Study('Which phrases?', 'extractor of noun phrases', {'caption': _ours(), 'paper': _ours(('labels', '{out}/labels-paper'))}),
     'worth': Study('What are the labels worth in captions?', 'captions', {f'{arm} {fraction:g}': Row('vilbert', arm, fraction) for arm in _ARMS for fraction in _FRACTIONS})}
 
+# %% ../nbs/22_variations.ipynb #3dc14f04
 def study_table(
     study: Study, # to be measured
 ) -> Table:
@@ -93,7 +94,7 @@ def label_runs(
         return Run(name, 'vlground.variations:spoil_labels', written | read, ('labels', 'regions'), 'spoiling', scale.world['pairs'])
     return [run(path) for row in study.rows.values() if (path := dict(row.study).get('labels'))]
 
-# %% ../nbs/22_variations.ipynb #d5c4b811
+# %% ../nbs/22_variations.ipynb #41612870
 SHOWN = {'refer': 'expressions, 1/8 of the labels', 'answer': 'VCR Q→A'} # column -> title of its panel
 
 def _means(cells: Sequence[Cell], rows: Sequence[Row], column: str) -> list[Interval]:
@@ -118,6 +119,7 @@ def study_figure(
     figure.suptitle(study.title)
     return figure
 
+# %% ../nbs/22_variations.ipynb #68c7e955
 def worth_figure(
     cells: Sequence[Cell], # of the study 'worth'
     captions: int, # that all of them are
