@@ -3,6 +3,9 @@ import csv
 import json
 import math
 import statistics
+import subprocess
+import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from io import StringIO
@@ -110,6 +113,13 @@ def test_every_number_of_a_table_has_its_run():
                     run = plan[finetune_run(row, column, seed, SCALES['laptop']).name]
                     assert run.options['seed'] == seed and run.options['fraction'] == column.fraction and run.options['start'] == f'{{out}}/runs/{row.name(seed)}'
                     assert row.name(seed) in run.needs
+
+
+@pytest.mark.parametrize('name, scale, lacks', [('rates', 'search', {'boxes-vcr', 'regions-vcr'}), ('figure5', 'laptop', set()), ('II', 'demo', set())])
+def test_a_plan_makes_only_data_that_its_numbers_need(name, scale, lacks):
+    plan, data = table_runs(TABLES[name], SCALES[scale]), {run.name for run in data_runs(SCALES[scale])}
+    assert data - set(plan) == lacks
+    assert data & set(plan) <= {need for run in plan.values() for need in run.needs}
 
 
 def test_arms_differ_in_what_they_are_called_for_alone():
@@ -248,3 +258,20 @@ def test_the_rates_are_the_best_of_their_search():
 
 def test_data_runs_are_those_of_the_chain():
     assert [run.name for run in in_order(data_runs(TINY)).values()][0] == 'world' and not is_done(Path('/nowhere'), data_runs(TINY)[0])
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_table_that_is_stopped_says_so(tmp_path, workers):
+    command = [str(Path(sys.executable).with_name('vlground_tables')), 'figure5', '--scale', 'demo', '--out', str(tmp_path/'out'), '--workers', str(workers)]
+    with (tmp_path/'said.txt').open('w') as said:
+        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, cwd=tmp_path)
+        log = tmp_path/'out'/'runs'/'vilbert-baseline-0.125-0'/'log.jsonl'
+        while not (log.exists() and '"step"' in log.read_text()):
+            assert process.poll() is None
+            time.sleep(.02)
+        process.terminate()
+        assert process.wait(60) == 130
+    last = (tmp_path/'said.txt').read_text().splitlines()[-1]
+    assert last == 'vlground_tables: stopped; run again to go on'
+    assert (tmp_path/'out'/'done'/'labels.json').exists() and not (tmp_path/'out'/'done'/'vilbert-ours-0.125-1.json').exists()

@@ -100,7 +100,7 @@ def _call(out: Path, run: Run) -> str: # 'done' or 'failed'
         print(f'{_BEGINS} {time.strftime("%Y-%m-%d %H:%M:%S")} on {platform.node()}')
         try: run.function()(**_filled({**run.options, **run.speed}, out))
         except SystemExit as end:
-            if end.code in STOPPED: raise
+            if end.code in STOPPED: raise KeyboardInterrupt from None
             went = end.code in (None, 0)
         except Exception: went = traceback.print_exc() is not None
         else: went = True
@@ -146,14 +146,12 @@ def _go_through(out: Path, plan: Mapping[str, Run], tick: Callable[[], None] = l
             time.sleep(pause)
             pause = min(1.5*pause, 2.)
 
-def _stop(*_): raise SystemExit(130)
-
 def _worker(out: Path, plan: Mapping[str, Run]) -> None:
     start_worker()
     if hasattr(os, 'setpgrp'): os.setpgrp() # Ctrl-C reaches the process that looks on, which passes it on once
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, signal.default_int_handler) # as Ctrl-C
     try: _go_through(out, plan)
-    except (KeyboardInterrupt, SystemExit): os._exit(130)
+    except KeyboardInterrupt: raise SystemExit(130) from None
 
 # %% ../nbs/22_runs.ipynb #0ee898fc
 def work_off(
@@ -178,7 +176,7 @@ def work_off(
 
 # %% ../nbs/22_runs.ipynb #cbddd74e
 def _with_workers(out: Path, plan: Mapping[str, Run], workers: int, tick: Callable[[], None]) -> list[int]: # exit codes
-    processes, before = [], signal.signal(signal.SIGTERM, _stop) if current_thread() is main_thread() else None
+    processes, before = [], signal.signal(signal.SIGTERM, signal.default_int_handler) if current_thread() is main_thread() else None
     try:
         for _ in range(workers):
             each = get_context('spawn').Process(target=_worker, args=(out, plan))

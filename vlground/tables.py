@@ -168,11 +168,15 @@ def table_runs(
     workers: int = 1, # processes of what makes the data
     beside: Sequence[Run] = (), # further runs
 ) -> dict[str, Run]: # in order
-    "All that a table needs; seed by seed, so that a first number is there early."
-    runs = [*(data_runs(scale, workers) if scale.world else ()), *beside]
+    "All that a table needs, and nothing else; seed by seed, so that a first number is there early."
+    data = data_runs(scale, workers) if scale.world else []
+    runs, needed = [*data, *beside], set()
     for seed in scale.seeds:
         for row in table.rows: runs += [pretrain_run(row, seed, scale, sources), *(finetune_run(row, column, seed, scale, sources) for column in table.columns)]
-    return in_order(runs)
+    plan, made = in_order(runs), {run.name for run in data}
+    for name, run in reversed(plan.items()): # what needs something stands after it
+        if name not in made or name in needed: needed |= {name, *run.needs}
+    return {name: run for name, run in plan.items() if name in needed}
 
 # %% ../nbs/22_tables.ipynb #b927caad
 def grounder_run(
