@@ -96,6 +96,7 @@ MISTAKES = [
     (('vlground_tables', 'IV'), "there is no table 'IV'; there are I, II, III, figure5, rates, teacher, weight, threshold, phrases, worth, claims"),
     (('vlground_tables', 'II', '--scale', 'huge'), "there is no scale 'huge'; there are demo, laptop, search, gpu, real"),
     (('vlground_tables', 'II', '--scale', 'real', '--dry_run'), 'this scale takes your own data: name them in a JSON file'),
+    (('vlground_tables', 'II', '--changes', '{world}/nothing.json', '--dry_run'), 'nothing.json'),
     (('vlground_tables', 'claims'), 'results: none of table-I-laptop.json, table-II-laptop.json, table-III-laptop.json; make a table first'),
     (('vlground_tasks', '--size', 'huge'), "there is no size 'huge'; there are full, small"),
     (('vlground_boxes', 'vqa', '--data', 'x'), "no boxes to gather for 'vqa'"),

@@ -94,6 +94,13 @@ def test_what_cannot_be_called_is_told_before_anything_begins(tmp_path, call):
     assert not (tmp_path/'done').exists()
 
 
+@pytest.mark.parametrize('options, said', [(dict(path='x', pathh='x'), "unexpected keyword argument 'pathh'"), (dict(), "missing a required argument: 'path'")])
+def test_what_cannot_be_called_with_its_options_is_told_before_anything_begins(tmp_path, options, said):
+    wrong = Run('wrong', 'vlground.core:load_json', options, ('a',))
+    with pytest.raises(ValueError, match=f'wrong: vlground.core:load_json cannot be called with these options .*{said}'): work_off(tmp_path, [nap('a', .01), wrong])
+    assert not (tmp_path/'done').exists()
+
+
 def test_what_is_printed_is_in_the_log(tmp_path):
     do_run(tmp_path, Run('talks', 'builtins:print', dict(end='said and done')))
     assert (tmp_path/'logs'/'talks.txt').read_text().splitlines()[1:] == ['said and done']
@@ -201,7 +208,7 @@ def test_a_lock_of_a_dead_process_is_free(tmp_path):
 
 def test_a_process_that_dies_with_its_run(tmp_path):
     (tmp_path/'dies.py').write_text('import os\ndef now(): os.kill(os.getpid(), 9)\n')
-    code = f'import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom vlground.runs import Run, work_off\nif __name__ == "__main__": work_off({str(tmp_path/"out")!r}, [Run("a", "builtins:dict", dict()), Run("b", "dies:now", dict(), ("a",))], 2)'
+    code = f'import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom vlground.runs import Run, work_off\nif __name__ == "__main__": work_off({str(tmp_path/"out")!r}, [Run("a", "statistics:mean", dict(data=[1])), Run("b", "dies:now", dict(), ("a",))], 2)'
     (tmp_path/'script.py').write_text(code)
     ended = subprocess.run([sys.executable, str(tmp_path/'script.py')], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(tmp_path)))
     assert '1 of 2 runs are not done, as processes ended before their time (exit codes [-9, -9]; -9 may be a lack of memory)' in ended.stderr and (tmp_path/'out'/'done'/'a.json').exists()

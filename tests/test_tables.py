@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from vlground.core import load_json, rng
 from vlground.runs import in_order, is_done
-from vlground.tables import (ARMS, COLUMNS, PAPER, PARTS, SCALES, SOURCES, TABLES, TASKS, Cell, Claim, Column, Interval, Row, Table, as_csv, as_latex, as_markdown, as_text, beside_runs, claims_of, collect_table,
+from vlground.tables import (ARMS, COLUMNS, PAPER, PARTS, SCALES, SOURCES, TABLES, TASKS, Cell, Claim, Column, Interval, Row, Table, as_csv, as_latex, as_markdown, as_text, beside_runs, changed_scale, claims_of, collect_table,
                              data_runs, differing_items, finetune_run, gain_rows, gains, interval, planned_hours, pretrain_run, read_cells, run_table, seconds_by_kind, table_rows, table_runs, verdict)
 
 numbers = st.floats(-1, 1, allow_nan=False)
@@ -232,6 +232,30 @@ def test_items_won_and_lost(tmp_path):
     (dict(scale=TINY, sources=SOURCES), 'this scale makes its own world'), (dict(scale=SCALES['real'], sources=['there']), 'expected a JSON object')])
 def test_bad_sources(tmp_path, how, said):
     with pytest.raises(ValueError, match=said): run_table('II', TABLES['II'], out=tmp_path, **how)
+
+
+def test_a_scale_of_ones_own():
+    scale = changed_scale(SCALES['gpu'], dict(seeds=[3, 4], device='cpu', pretraining=dict(vilbert=dict(accumulate=4)), rates={'vilbert ours': 3e-4}))
+    assert scale.seeds == (3, 4) and scale.device == 'cpu' and scale.pretraining['vilbert'] == SCALES['gpu'].pretraining['vilbert'] | dict(accumulate=4)
+    assert scale.pretraining['vlbert'] == SCALES['gpu'].pretraining['vlbert'] and scale.rates['vilbert ours'] == 3e-4 and scale.rates['vilbert spe'] == 1e-4
+    assert pretrain_run(TABLES['II'].rows[3], 3, scale).options['accumulate'] == 4
+    for each in SCALES.values(): assert changed_scale(each, {}) == each and changed_scale(each, json.loads(json.dumps(asdict(each)))) == each
+
+
+@pytest.mark.parametrize('changes, said', [
+    ([1], r'expected a JSON object with some of seeds, .*, got \[1\]'),
+    (dict(seed=1), 'expected a JSON object with some of seeds, .*, got seed'),
+    (dict(pretraining=3), 'pretraining was .*, which 3 cannot replace'),
+    (dict(pretraining=dict(vilbert='mini')), 'pretraining.vilbert was .*, which "mini" cannot replace'),
+    (dict(device=dict(a=1)), 'device was "cpu", which .* cannot replace')])
+def test_changes_that_are_none(changes, said):
+    with pytest.raises(ValueError, match=said): changed_scale(SCALES['demo'], changes)
+
+
+def test_options_that_no_command_has_are_told_by_the_plan(tmp_path):
+    scale = changed_scale(SCALES['real'], dict(pretraining=dict(vilbert=dict(layers=3))))
+    with pytest.raises(ValueError, match='vilbert-baseline-0.125-0: vlground.cli:vlground_pretrain cannot be called with these options .*layers'):
+        run_table('II', TABLES['II'], scale, tmp_path, SOURCES, only_plan=True)
 
 
 def test_a_study_that_needs_the_truth_is_refused_elsewhere(tmp_path):

@@ -41,7 +41,7 @@ from .scaleout import LabelSummary, label_captions, sample_labels, summarise, wr
 from .scenes import CAPTIONS
 from .shards import read_manifest
 from .store import Store, extract_regions
-from .tables import (SCALES, SOURCES, TABLES, as_csv, as_latex, as_markdown, claims_of, gain_rows, read_beside, read_cells, run_table,
+from .tables import (SCALES, SOURCES, TABLES, as_csv, as_latex, as_markdown, changed_scale, claims_of, gain_rows, read_beside, read_cells, run_table,
                              table_rows, verdict, write_figure5)
 from .tasks import SIZES as TASKS_SIZES
 from .tasks import run_tasks
@@ -517,6 +517,7 @@ def vlground_tables(
     out: str = '', # folder of the runs, shared by all tables of a scale; empty: tables-SCALE
     results: str = 'results', # folder of RESULTS/table-TABLE-SCALE.json
     sources: str = '', # JSON file that names the folders of your own data, see lesson 22; empty: the small world, which is made
+    changes: str = '', # JSON file that changes the scale, see lesson 22
     seeds: int = 0, # 0: the scale's; more of them may follow later
     workers: int = 2, # processes; any number of these commands may share the work of one folder
     dry_run: bool = False, # only say what there is to do?
@@ -526,7 +527,8 @@ def vlground_tables(
     for kind, given, names in (('table', table, [*known, 'claims']), ('scale', scale, SCALES)):
         if given not in names: raise ValueError(f'there is no {kind} {given!r}; there are {", ".join(names)}')
     if table == 'claims': return _tell_claims(Path(results), scale)
-    folder, size = Path(out or f'tables-{scale}'), replace(SCALES[scale], seeds=tuple(range(seeds))) if seeds else SCALES[scale]
+    folder, size = Path(out or f'tables-{scale}'), changed_scale(SCALES[scale], load_json(changes)) if changes else SCALES[scale]
+    if seeds: size = replace(size, seeds=tuple(range(seeds)))
     if not dry_run: _check_device(size.device)
     data, beside = load_json(sources) if sources else None, label_runs(STUDIES[table], size) if table in STUDIES and size.world else ()
     found = run_table(table, known[table], size, folder, data, workers, _showing(), beside, dry_run)

@@ -17,6 +17,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import version
+from inspect import signature
 from multiprocessing import get_context
 from pathlib import Path
 from threading import current_thread, main_thread
@@ -48,6 +49,11 @@ class Run:
         module, _, name = self.call.partition(':')
         try: return getattr(import_module(module), name)
         except (ValueError, ImportError, AttributeError) as error: raise ValueError(f'{self.name}: {self.call!r} is no module:function that can be called ({error})') from None
+
+    def check(self) -> None:
+        "Can that be called with these options? An error, if not."
+        try: signature(self.function()).bind(**self.options, **self.speed)
+        except TypeError as error: raise ValueError(f'{self.name}: {self.call} cannot be called with these options ({error})') from None
 
 # %% ../nbs/22_runs.ipynb #a54fba79
 def in_order(
@@ -163,7 +169,7 @@ def work_off(
     "Complete all runs, each once; start it again after a kill or elsewhere at the same time, it shares what is left."
     out, plan = Path(out), in_order(runs)
     if not [run for run in plan.values() if not is_done(out, run)]: return tick() # plans that changed are refused here
-    for run in {run.call: run for run in plan.values()}.values(): run.function()
+    for run in plan.values(): run.check()
     for name in plan: _failed(out, name).unlink(missing_ok=True)
     codes = _with_workers(out, plan, min(workers, len(plan)), tick) if workers else _go_through(out, plan, tick)
     tick()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ARMS', 'TASKS', 'COLUMNS', 'PARTS', 'RATES', 'TABLES', 'SCALES', 'SOURCES', 'PAPER', 'PAPER_BESIDE', 'Row', 'Column',
-           'Table', 'Scale', 'data_runs', 'pretrain_run', 'finetune_run', 'table_runs', 'grounder_run',
+           'Table', 'Scale', 'changed_scale', 'data_runs', 'pretrain_run', 'finetune_run', 'table_runs', 'grounder_run',
            'measure_grounder', 'multi_runs', 'Cell', 'collect_table', 'Interval', 'interval', 'gains', 'Claim',
            'verdict', 'claims_of', 'table_rows', 'gain_rows', 'as_markdown', 'as_latex', 'as_csv', 'as_text',
            'read_cells', 'read_beside', 'seconds_by_kind', 'planned_hours', 'beside_runs', 'run_table',
@@ -16,11 +16,11 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from matplotlib.figure import Figure
@@ -108,6 +108,21 @@ SCALES = {
     'gpu': Scale((0, 1, 2, 3, 4), _pretraining(**_BASE), {task: options | dict(learning_rate=4e-5, precision='bfloat16') for task, options in _HOW.items()}, _STEPS,
                  dict.fromkeys(_BEST, 1e-4), dict(pairs=200_000, **_WORLD), device='cuda'),
     'real': Scale((0, 1, 2), dict(vilbert=dict(preset='paper'), vlbert=dict(preset='paper-vlbert')), _PUBLISHED, splits=('val',), keep=100, device='cuda')}
+
+# %% ../nbs/22_tables.ipynb #cd38f0f4
+def changed_scale(
+    scale: Scale, # to begin with
+    changes: Mapping[str, Any], # field of `Scale` -> its value; of a field with names in it only those that change
+) -> Scale:
+    "A scale of one's own."
+    known = {each.name: getattr(scale, each.name) for each in fields(scale)}
+    if not isinstance(changes, Mapping) or (unknown := set(changes) - set(known)):
+        raise ValueError(f'changes of a scale: expected a JSON object with some of {", ".join(known)}, got {", ".join(sorted(unknown)) if isinstance(changes, Mapping) else repr(changes)}')
+    def merged(name, old, new):
+        if isinstance(old, Mapping) != isinstance(new, Mapping) and old is not None: raise ValueError(f'changes of a scale: {name} was {json.dumps(old)}, which {json.dumps(new)} cannot replace')
+        if isinstance(old, Mapping): return {**old, **{key: merged(f'{name}.{key}', old.get(key), value) for key, value in new.items()}}
+        return tuple(new) if isinstance(new, list) else new
+    return replace(scale, **{name: merged(name, known[name], value) for name, value in changes.items()})
 
 # %% ../nbs/22_tables.ipynb #365584b8
 SOURCES = dict(labels='{out}/labels', regions='{out}/regions', # of the captions
@@ -510,6 +525,7 @@ def run_table(
     _check_sources(name, table, scale, sources)
     out, sources = Path(out), dict(sources or SOURCES)
     runs = table_runs(table, scale, sources, workers, [*beside_runs(name, scale, sources), *beside])
+    for run in runs.values(): run.check()
     left, hours = [run for run in runs.values() if not is_done(out, run)], planned_hours(out, runs, workers, {} if sources != SOURCES or scale.device != 'cpu' else _SECONDS)
     told = 'nobody knows how long it takes before a run of each kind has ended' if hours is None else f'about {hours:.1f} hours with {workers} processes'
     show(f'{name}: {len(runs)} runs, {len(runs) - len(left)} of them done; {told}')
