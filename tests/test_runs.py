@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from vlground.checkpoints import load_checkpoint
 from vlground.core import load_json
 from vlground.logs import read_log
-from vlground.runs import Run, do_run, in_order, is_done, schedule, work_off
+from vlground.runs import Run, do_run, in_order, is_done, left_to_do, schedule, work_off
 
 
 def nap(name, seconds, *needs, kind='nap', **speed): return Run(name, 'subprocess:run', dict(args=['sleep', str(seconds)], check=True), needs, kind, seconds, speed)
@@ -228,3 +228,24 @@ def test_attempts_are_counted(tmp_path):
 def test_options_are_compared_as_they_are_read_back(tmp_path_factory, options):
     out, run = tmp_path_factory.mktemp('any'), Run('any', 'builtins:dict', options)
     assert do_run(out, run) == 'done' and is_done(out, run)
+
+
+@given(st.lists(st.sets(st.integers(0, 7)), min_size=1, max_size=8), st.sets(st.integers(0, 7)))
+def test_what_is_left_is_what_the_ends_lack(needs, done):
+    plan = in_order(Run(f'{number}', 'builtins:dict', {}, tuple(f'{need}' for need in sorted(some) if need < number)) for number, some in enumerate(needs))
+    done, needed = {f'{number}' for number in done}, {need for run in plan.values() for need in run.needs}
+    left = left_to_do(plan, done)
+    assert list(left) == [name for name in plan if name in left] and not done & set(left)
+    assert set(left) == {name for name in plan if name not in done and (name not in needed or any(name in run.needs for run in left.values()))}
+
+
+def test_what_nobody_needs_any_more_is_not_done(tmp_path):
+    runs = [nap('regions', .01), nap('pretrain', .01, 'regions'), nap('refer', .01, 'pretrain'), nap('vqa', .01, 'pretrain')]
+    work_off(tmp_path, runs)
+    for name in ('regions', 'pretrain'): (tmp_path/'done'/f'{name}.json').unlink()
+    work_off(tmp_path, runs) # both ends are there
+    assert not (tmp_path/'done'/'pretrain.json').exists()
+    (tmp_path/'done'/'vqa.json').unlink()
+    assert list(schedule(runs, dict(nap=1.), done=lambda run: is_done(tmp_path, run))) == ['regions', 'pretrain', 'vqa']
+    work_off(tmp_path, runs, 1)
+    assert all(is_done(tmp_path, run) for run in runs) and made(tmp_path, 'refer')['began'] < made(tmp_path, 'regions')['began']

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from vlground.core import load_json, rng
 from vlground.runs import in_order, is_done
 from vlground.tables import (ARMS, COLUMNS, PAPER, PARTS, SCALES, SOURCES, TABLES, TASKS, Cell, Claim, Column, Interval, Row, Table, as_csv, as_latex, as_markdown, as_text, beside_runs, changed_scale, claims_of, collect_table,
-                             data_runs, differing_items, finetune_run, gain_rows, gains, interval, planned_hours, pretrain_run, read_cells, run_table, seconds_by_kind, table_rows, table_runs, verdict)
+                             data_runs, differing_items, finetune_run, gain_rows, gains, interval, keep_results, planned_hours, pretrain_run, read_cells, run_table,
+                             seconds_by_kind, table_rows, table_runs, take_results, verdict)
 
 numbers = st.floats(-1, 1, allow_nan=False)
 TINY = replace(SCALES['demo'], pretraining=dict(vilbert=dict(preset='mini', steps=2, batch_size=8), vlbert=dict(preset='mini-vlbert', steps=2, batch_size=8)), steps=dict(refer=(2, 2, 2), vqa=(2, 2, 2), vcr=(2, 2, 2)),
@@ -55,7 +56,7 @@ def test_a_verdict_follows_the_intervals(places):
     assert verdict(Claim('', '', claim.gains | {'lacking': {}})) == 'not measured'
 
 
-def measured(value, tables=('I', 'II', 'III')): # cells in which every number is value(row, column, part, seed)
+def measured(value, tables=('I', 'II', 'III', 'supplement')): # cells in which every number is value(row, column, part, seed)
     return [Cell(row, name, column.fraction, {seed: value(row, name, column.fraction, seed) for seed in range(3)})
             for table in tables for row in TABLES[table].rows for column in TABLES[table].columns for name in TASKS[column.task]]
 
@@ -64,13 +65,13 @@ def verdicts(value, others=None): return {claim.text: verdict(claim) for claim i
 
 
 def test_a_world_in_which_the_paper_is_right():
-    worth = dict(baseline=0., spe=.02, token=-.01, ours=.05)
+    worth = dict(baseline=0., spe=.02, token=-.01, ours=.05, plain=.03)
     said = verdicts(lambda row, column, part, seed: .5 + worth[row.arm]*(2 - math.log2(row.fraction*part)/8) + seed/1000*(1 + worth[row.arm]), {'grounder': {s: .4 + s/1000 for s in range(3)}, 'grounder as it ships': dict.fromkeys(range(3), .3), 'multi': {s: .45 + s/1000 for s in range(3)}})
-    assert set(said.values()) == {'holds'} and len(said) == 13
+    assert set(said.values()) == {'holds'} and len(said) == 14
 
 
 def test_a_world_in_which_it_is_wrong():
-    worth = dict(baseline=0., spe=-.02, token=.05, ours=-.03)
+    worth = dict(baseline=0., spe=-.02, token=.05, ours=-.03, plain=-.01)
     said = verdicts(lambda row, column, part, seed: .5 + worth[row.arm]*(2 - math.log2(row.fraction*part)/8) + seed/1000*(1 + worth[row.arm]), {name: {s: .6 + s/1000 for s in range(3)} for name in ('grounder', 'grounder as it ships', 'multi')})
     assert set(said.values()) == {'fails'}
 
@@ -83,7 +84,7 @@ def test_a_world_of_noise_decides_little():
         assert said['It beats the multi-task model, even with an eighth of the captions'] == 'not measured'
         counts.update(said.values())
     measured_claims = sum(counts[kind] for kind in ('holds', 'fails', 'undecided'))
-    assert measured_claims == 400 and counts['fails'] < .06*400 and counts['holds'] < .03*400
+    assert measured_claims == 440 and counts['fails'] < .06*440 and counts['holds'] < .03*440
 
 
 @pytest.mark.parametrize('row, column, part, value', [
@@ -126,7 +127,8 @@ def test_arms_differ_in_what_they_are_called_for_alone():
     made = {arm: pretrain_run(Row('vilbert', arm, 1/8), 7, SCALES['laptop']).options for arm in ARMS}
     def differing(one, other): return {key for key in {**made[one], **made[other]} if made[one].get(key) != made[other].get(key)}
     assert differing('baseline', 'spe') <= {'spe', 'out', 'learning_rate'} and differing('token', 'ours') <= {'level', 'out', 'learning_rate'} and differing('spe', 'ours') <= {'grounding', 'level', 'learning_rate', 'out'}
-    assert all(made[arm]['spe'] == (arm != 'baseline') and made[arm]['grounding'] == (arm in ('token', 'ours')) for arm in ARMS)
+    assert differing('plain', 'ours') <= {'spe', 'learning_rate', 'out'} and differing('plain', 'baseline') <= {'grounding', 'level', 'learning_rate', 'out'}
+    assert all(made[arm]['spe'] == ('SPE' in says) and made[arm]['grounding'] == ('grounding' in says) and made[arm].get('level', 'none') in says + 'none' for arm, says in ARMS.items())
 
 
 def test_real_data_need_nothing_to_be_made():
@@ -180,21 +182,50 @@ def test_a_table_from_beginning_to_end(made):
     assert all(set(cell.values) == {0, 1} and all(0 <= value <= 1 for value in cell.values.values()) for cell in cells)
     for cell in cells: # as the runs themselves say
         if cell.column != 'refer': assert cell.values[1] == load_json(out/'runs'/f'{cell.row.name(1)}-vcr-1'/'result.json')['val'][cell.column]
-    assert shown[0].startswith('small: 17 runs, 0 of them done; about') and 'not measured' in shown[1] and 'not measured' not in shown[-1]
+    assert shown[0].startswith('small: 17 runs, 17 of them to be done; about') and 'not measured' in shown[1] and 'not measured' not in shown[-1]
 
 
 def test_nothing_is_done_twice(made):
     out, found, _ = made
     before, shown = {file: file.stat().st_mtime for file in out.rglob('*.json')}, []
     again = run_table('small', SMALL, TINY, out, workers=2, show=shown.append)
-    assert again['cells'] == found['cells'] and '17 of them done' in shown[0]
+    assert again['cells'] == found['cells'] and ', 0 of them to be done' in shown[0]
     assert {file: file.stat().st_mtime for file in out.rglob('*.json')} == before
 
 
 def test_only_a_plan(tmp_path):
     shown = []
     found = run_table('small', SMALL, TINY, tmp_path/'none', show=shown.append, only_plan=True)
-    assert not (tmp_path/'none').exists() and '17 runs, 0 of them done' in shown[0] and all(not cell['values'] for cell in found['cells'])
+    assert not (tmp_path/'none').exists() and '17 runs, 17 of them to be done' in shown[0] and all(not cell['values'] for cell in found['cells'])
+
+
+def test_results_of_elsewhere_are_not_made_again(made, tmp_path):
+    out, found, _ = made
+    plan, known, shown = table_runs(SMALL, TINY), tmp_path/'known.json', []
+    keep_results(known, out, plan)
+    kept = load_json(known)
+    assert set(kept) == {finetune_run(row, column, seed, TINY).name for row in SMALL.rows for column in SMALL.columns for seed in TINY.seeds} and 'machine' not in known.read_text()
+    lost = kept.pop('vilbert-ours-0.125-1-vcr-1')
+    known.write_text(json.dumps(kept))
+    first = run_table('small', SMALL, TINY, tmp_path/'there', show=shown.append, known=known, only_plan=True)
+    assert '17 runs, 7 of them to be done' in shown[0] and not (tmp_path/'there'/'W').exists() # data (5), a pre-training and the fine-tuning that is lacking
+    assert 'vilbert-ours-0.125-1-vcr-1' not in load_json(known) and sum(len(cell['values']) for cell in first['cells']) == sum(len(cell['values']) for cell in found['cells']) - 2
+    known.write_text(json.dumps(kept | {lost['options']['out'].split('/')[-1]: lost}))
+    assert run_table('small', SMALL, TINY, tmp_path/'there', show=shown.append, known=known)['cells'] == found['cells'] and ', 0 of them to be done' in shown[-2]
+    assert load_json(known) == kept | {'vilbert-ours-0.125-1-vcr-1': lost}
+
+
+@pytest.mark.parametrize('spoil, said', [
+    (lambda made: made | dict(call='vlground.cli:vlground_demo'), 'vilbert-ours-0.125-1-vcr-1 was made with other options'),
+    (lambda made: made | dict(options=made['options'] | dict(seed=7)), 'vilbert-ours-0.125-1-vcr-1 was made with other options'),
+    (lambda made: {key: value for key, value in made.items() if key != 'result'}, 'vilbert-ours-0.125-1-vcr-1: no field result'),
+    (lambda made: [made], 'vilbert-ours-0.125-1-vcr-1: expected an object')])
+def test_results_that_cannot_be_taken(made, tmp_path, spoil, said):
+    known, name = tmp_path/'known.json', 'vilbert-ours-0.125-1-vcr-1'
+    keep_results(known, made[0], table_runs(SMALL, TINY))
+    known.write_text(json.dumps({name: spoil(load_json(known)[name])}))
+    with pytest.raises(ValueError, match=said): take_results(known, tmp_path/'there', table_runs(SMALL, TINY))
+    assert not (tmp_path/'there').exists()
 
 
 def test_other_settings_are_refused(made):
@@ -287,10 +318,10 @@ def test_data_runs_are_those_of_the_chain():
 @pytest.mark.fault
 @pytest.mark.parametrize('workers', [0, 2])
 def test_a_table_that_is_stopped_says_so(tmp_path, workers):
-    command = [str(Path(sys.executable).with_name('vlground_tables')), 'figure5', '--scale', 'demo', '--out', str(tmp_path/'out'), '--workers', str(workers)]
+    command = [str(Path(sys.executable).with_name('vlground_tables')), 'figure5', '--scale', 'demo', '--out', str(tmp_path/'out'), '--known', str(tmp_path/'known.json'), '--workers', str(workers)]
     with (tmp_path/'said.txt').open('w') as said:
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, cwd=tmp_path)
-        log = tmp_path/'out'/'runs'/'vilbert-baseline-0.125-0'/'log.jsonl'
+        log = tmp_path/'out'/'runs'/'vilbert-baseline-0.125-1'/'log.jsonl' # of the second seed
         while not (log.exists() and '"step"' in log.read_text()):
             assert process.poll() is None
             time.sleep(.02)
@@ -298,4 +329,5 @@ def test_a_table_that_is_stopped_says_so(tmp_path, workers):
         assert process.wait(60) == 130
     last = (tmp_path/'said.txt').read_text().splitlines()[-1]
     assert last == 'vlground_tables: stopped; run again to go on'
-    assert (tmp_path/'out'/'done'/'labels.json').exists() and not (tmp_path/'out'/'done'/'vilbert-ours-0.125-1.json').exists()
+    kept = load_json(tmp_path/'known.json') # what was found before
+    assert 'vilbert-baseline-0.125-0-vcr-1' in kept and len(kept) < 4 and all(0 <= each['result']['val']['answer'] <= 1 for each in kept.values())

@@ -8,7 +8,7 @@ from vlground.pseudolabels import label_is_right, measure_labels, read_gold, rea
 from vlground.runs import in_order
 from vlground.store import Store
 from vlground.tables import SCALES, TABLES, TASKS, Cell, table_runs
-from vlground.variations import MEASURED, SHOWN, STUDIES, Study, label_runs, spoil_labels, study_figure, study_table, worth_figure
+from vlground.variations import MEASURED, SHOWN, STUDIES, Study, label_runs, measure_teacher, spoil_labels, study_figure, study_table, worth_figure
 
 
 @pytest.fixture(scope='module')
@@ -46,6 +46,22 @@ def test_made_once_and_from_the_seed(spoiled, small_world, small_regions, small_
     with pytest.raises(ValueError, match=r'wrong must be a share in \[0, 1\], got 2'): spoil_labels(small_labels, small_world/'gold'/'captions.jsonl', small_regions, tmp_path/'x', 2)
     other = spoil_labels(small_labels, small_world/'gold'/'captions.jsonl', small_regions, tmp_path/'other', .3, seed=1)
     assert read_labels(other) != read_labels(again)
+
+
+def test_the_teacher_is_measured_as_its_labels_are(small_world, small_regions, small_labels, tmp_path):
+    run = next(run for run in label_runs(STUDIES['teacher'], SCALES['demo']) if run.name == 'teacher')
+    measure_teacher(small_labels, small_world/'gold'/'captions.jsonl', small_regions, tmp_path)
+    found = measure_labels(read_labels(small_labels), Store(small_regions), read_gold(small_world/'gold'/'captions.jsonl'))
+    assert load_json(tmp_path/'result.json') == dict(wrong=1 - found['precision'], precision=found['precision'], recall=found['recall']) and run.function() is measure_teacher
+    run.check()
+    assert not any(run.name == 'teacher' for name in ('weight', 'phrases') for run in label_runs(STUDIES[name], SCALES['demo']))
+
+
+def test_the_teacher_stands_where_it_was_measured():
+    study = STUDIES['teacher']
+    for ax in study_figure(study, made(study), {'the teacher': .53}).axes:
+        assert [label.get_text().replace('\n', ' ') for label in ax.get_xticklabels()] == [name for name in study.rows if name != 'the teacher']
+        assert list(ax.get_xticks()) == [0, .25, .5, .75, 1, 1.25] and [text.xy[0] for text in ax.texts] == [.53]
 
 
 def test_studies_share_runs_with_the_tables():

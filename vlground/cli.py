@@ -502,38 +502,40 @@ def _showing() -> Callable[[str], None]:
 
 def _tell_claims(results: Path, scale: str) -> None:
     "Ask of each claim of the paper whether it holds in the tables that have been made."
-    files = [results/f'table-{name}-{scale}.json' for name in ('I', 'II', 'III')]
+    files = [results/f'table-{name}-{scale}.json' for name in ('I', 'II', 'III', 'supplement')]
     made = [load_json(file) for file in files if file.is_file()]
     if not made: raise FileNotFoundError(f'{results}: none of {", ".join(file.name for file in files)}; make a table first')
     claims = claims_of([cell for each in made for cell in read_cells(each)], {name: some for each in made for name, some in read_beside(each).items()})
-    for claim in claims: print(f'{claim.table:4}{claim.text:74}{verdict(claim)}')
+    for claim in claims: print(f'{claim.table:11}{claim.text:74}{verdict(claim)}')
     save_json(dict(scale=scale, claims=[claim._asdict() | dict(verdict=verdict(claim)) for claim in claims], made=circumstances()), results/f'claims-{scale}.json')
 
 @call_parse
 @one_sentence
 def vlground_tables(
-    table: str, # 'I', 'II', 'III' or 'figure5'; 'rates', a search; a study: 'teacher', 'weight', 'threshold', 'phrases' or 'worth'; or 'claims', of the tables that have been made
+    table: str, # 'I', 'II', 'III', 'supplement' or 'figure5'; 'rates', a search; a study: 'teacher', 'weight', 'threshold', 'phrases' or 'worth'; or 'claims', of the tables that have been made
     scale: str = 'laptop', # 'demo' (a minute), 'laptop' (hours), 'gpu' (a model of the paper's size), 'real' (your own data), or 'search' (for rates)
     out: str = '', # folder of the runs, shared by all tables of a scale; empty: tables-SCALE
     results: str = 'results', # folder of RESULTS/table-TABLE-SCALE.json
     sources: str = '', # JSON file that names the folders of your own data, see lesson 22; empty: the small world, which is made
     changes: str = '', # JSON file that changes the scale, see lesson 22
+    known: str = '', # JSON file of results: runs that stand in it are not done again, others are added
     seeds: int = 0, # 0: the scale's; more of them may follow later
     workers: int = 2, # processes; any number of these commands may share the work of one folder
     dry_run: bool = False, # only say what there is to do?
 ):
     "Make a table of the paper, or a study of lesson 22; run again after a kill or elsewhere at the same time, it shares what is left."
-    known = TABLES | {name: study_table(study) for name, study in STUDIES.items()}
-    for kind, given, names in (('table', table, [*known, 'claims']), ('scale', scale, SCALES)):
+    every = TABLES | {name: study_table(study) for name, study in STUDIES.items()}
+    for kind, given, names in (('table', table, [*every, 'claims']), ('scale', scale, SCALES)):
         if given not in names: raise ValueError(f'there is no {kind} {given!r}; there are {", ".join(names)}')
     if table == 'claims': return _tell_claims(Path(results), scale)
     folder, size = Path(out or f'tables-{scale}'), changed_scale(SCALES[scale], load_json(changes)) if changes else SCALES[scale]
     if seeds: size = replace(size, seeds=tuple(range(seeds)))
     if not dry_run: _check_device(size.device)
     data, beside = load_json(sources) if sources else None, label_runs(STUDIES[table], size) if table in STUDIES and size.world else ()
-    found = run_table(table, known[table], size, folder, data, workers, _showing(), beside, dry_run)
+    found = run_table(table, every[table], size, folder, data, workers, _showing(), beside, dry_run, known or None)
     if dry_run: return
     if table == 'figure5': print(f'to look at: {write_figure5(folder, size, data or SOURCES)}')
+    if table == 'teacher': found['teacher'] = load_json(folder/'runs'/'teacher'/'result.json')
     cells, file = read_cells(found), Path(results)/f'table-{table}-{scale}.json'
     rows, gained = table_rows(cells, read_beside(found)), gain_rows(cells)
     texts = dict(md=as_markdown(rows) + (f'\n\n{as_markdown(gained)}' if len(gained) > 1 else ''), tex=as_latex(rows), csv=as_csv(cells))

@@ -7,8 +7,9 @@ __all__ = ['ARMS', 'TASKS', 'COLUMNS', 'PARTS', 'RATES', 'TABLES', 'SCALES', 'SO
            'Table', 'Scale', 'changed_scale', 'data_runs', 'pretrain_run', 'finetune_run', 'table_runs', 'grounder_run',
            'measure_grounder', 'multi_runs', 'Cell', 'collect_table', 'Interval', 'interval', 'gains', 'Claim',
            'verdict', 'claims_of', 'table_rows', 'gain_rows', 'as_markdown', 'as_latex', 'as_csv', 'as_text',
-           'read_cells', 'read_beside', 'seconds_by_kind', 'planned_hours', 'beside_runs', 'run_table',
-           'ablation_figure', 'efficiency_figure', 'claims_figure', 'differing_items', 'write_figure5']
+           'read_cells', 'read_beside', 'seconds_by_kind', 'planned_hours', 'beside_runs', 'keep_results',
+           'take_results', 'run_table', 'ablation_figure', 'efficiency_figure', 'claims_figure', 'differing_items',
+           'write_figure5']
 
 # %% ../nbs/22_tables.ipynb #ab3d671a
 import csv
@@ -26,18 +27,20 @@ import torch
 from matplotlib.figure import Figure
 
 from .core import GREEN, GREY, ORANGE, Drawing, load_json, moved_into_place, rng, save_json
+from .datasets import typed_fields
 from .expressions import read_refer
 from .finetuning import read_predictions
 from .grounder import world_teacher
 from .refer import finetune_grounder, pointing_accuracy
-from .runs import Run, in_order, is_done, schedule, work_off
+from .runs import Run, in_order, is_done, left_to_do, schedule, work_off
 from .training import TrainConfig
 from .vcr import choice_items
 from .vcrdata import VCRItem, read_vcr
 from .widgets_choices import ChoiceView
 
 # %% ../nbs/22_tables.ipynb #f34a88a3
-ARMS = {'baseline': 'as published', 'spe': '+ SPE', 'token': '+ SPE + grounding (token)', 'ours': '+ SPE + grounding (phrase)'}
+ARMS = {'baseline': 'as published', 'spe': '+ SPE', 'token': '+ SPE + grounding (token)', 'ours': '+ SPE + grounding (phrase)', 'plain': '+ grounding (phrase)'}
+_ADDED = {'baseline': (False, ''), 'spe': (True, ''), 'token': (True, 'token'), 'ours': (True, 'phrase'), 'plain': (False, 'phrase')} # arm -> SPE?, level of grounding
 TASKS = {'refer': ('refer',), 'vqa': ('vqa',), 'vcr': ('answer', 'rationale')} # task -> the columns that it gives
 COLUMNS = {'refer': 'Visual grounding', 'vqa': 'VQA', 'answer': 'VCR Q→A', 'rationale': 'VCR QA→R'}
 
@@ -61,7 +64,7 @@ class Column(NamedTuple):
 PARTS = (1., 1/4, 1/8) # of the pictures of a task
 RATES = 5e-4, 1e-3, 2e-3, 4e-3 # that were tried, on the world of another seed
 # spe and ours of ViLBERT by the demo's search; for the others none has been made yet
-_BEST = {'vilbert baseline': 1e-3, 'vilbert spe': 1e-3, 'vilbert token': 2e-3, 'vilbert ours': 2e-3, 'vlbert baseline': 1e-3, 'vlbert ours': 2e-3}
+_BEST = {'vilbert baseline': 1e-3, 'vilbert spe': 1e-3, 'vilbert token': 2e-3, 'vilbert ours': 2e-3, 'vilbert plain': 2e-3, 'vlbert baseline': 1e-3, 'vlbert ours': 2e-3}
 
 class Table(NamedTuple):
     "Rows and columns; every pair of them is a fine-tuning for each seed."
@@ -71,8 +74,9 @@ class Table(NamedTuple):
 _WHOLE = tuple(Column(task, 1.) for task in TASKS)
 TABLES = {
     'I': Table(tuple(Row(backbone, arm, fraction) for fraction in (1/8, 1.) for backbone in ('vlbert', 'vilbert') for arm in ('baseline', 'ours')), _WHOLE),
-    'II': Table(tuple(Row('vilbert', arm, 1/8) for arm in ARMS), _WHOLE),
+    'II': Table(tuple(Row('vilbert', arm, 1/8) for arm in ('baseline', 'spe', 'token', 'ours')), _WHOLE),
     'III': Table(tuple(Row('vilbert', arm, fraction) for fraction in (1., 1/8, 1/16) for arm in ('baseline', 'ours')), tuple(Column(task, part) for task in TASKS for part in PARTS)),
+    'supplement': Table((Row('vilbert', 'baseline', 1/8), Row('vilbert', 'plain', 1/8)), _WHOLE),
     'figure5': Table((Row('vilbert', 'baseline', 1/8), Row('vilbert', 'ours', 1/8)), (Column('vcr', 1.),)),
     'rates': Table(tuple(Row(*name.split(), 1/8, (('learning_rate', rate),)) for name in _BEST for rate in RATES), (Column('refer', 1/4),))}
 
@@ -94,7 +98,7 @@ _SMALL = {'vilbert': 'mini', 'vlbert': 'mini-vlbert'} # backbone -> preset of vl
 _HOW = dict(refer=dict(learning_rate=4e-3), vqa=dict(learning_rate=1e-3, answer='val'), vcr=dict(learning_rate=1e-3, answer='val')) # of the demo's search, and that of all tasks
 _BASE = dict(size='base', batch_size=512, steps=2000, precision='bfloat16') # the paper's model
 
-_STEPS = dict(refer=(700, 600, 400), vqa=(4000, 4000, 4000), vcr=(1000, 1000, 1000)) # with all, 1/4 and 1/8 of the labels
+_STEPS = dict(refer=(700, 600, 400), vqa=(4000, 2000, 2000), vcr=(1000, 1000, 1000)) # with all, 1/4 and 1/8 of the labels
 _WORLD = dict(val=400, refer=1000, vqa=9000, vcr=3000, seed=3) # a world on which no setting was tried
 _PUBLISHED = dict(refer=dict(course='vilbert'), vqa=dict(course='vilbert', answer='val'), vcr=dict(course='vilbert', answer='val'))
 
@@ -154,8 +158,9 @@ def pretrain_run(
     sources: Mapping[str, str] = SOURCES, # where the data lie
 ) -> Run:
     "The pre-training of a row."
-    options = dict(scale.pretraining[row.backbone]) | dict(spe=row.arm != 'baseline', grounding=row.arm in ('token', 'ours'), fraction=row.fraction, seed=seed, device=scale.device)
-    if row.arm in ('token', 'ours'): options['level'] = 'token' if row.arm == 'token' else 'phrase'
+    spe, level = _ADDED[row.arm]
+    options = dict(scale.pretraining[row.backbone]) | dict(spe=spe, grounding=bool(level), fraction=row.fraction, seed=seed, device=scale.device)
+    if level: options['level'] = level
     if scale.rates: options['learning_rate'] = scale.rates[f'{row.backbone} {row.arm}']
     options |= dict(regions=sources['regions'], labels=sources['labels']) | dict(row.study)
     needs = ['regions', options['labels'].split('/')[-1]] if scale.world else [] # the run that makes the labels is called as their folder
@@ -185,13 +190,10 @@ def table_runs(
 ) -> dict[str, Run]: # in order
     "All that a table needs, and nothing else; seed by seed, so that a first number is there early."
     data = data_runs(scale, workers) if scale.world else []
-    runs, needed = [*data, *beside], set()
+    runs = [*data, *beside]
     for seed in scale.seeds:
         for row in table.rows: runs += [pretrain_run(row, seed, scale, sources), *(finetune_run(row, column, seed, scale, sources) for column in table.columns)]
-    plan, made = in_order(runs), {run.name for run in data}
-    for name, run in reversed(plan.items()): # what needs something stands after it
-        if name not in made or name in needed: needed |= {name, *run.needs}
-    return {name: run for name, run in plan.items() if name in needed}
+    return left_to_do(plan := in_order(runs), ends=set(plan) - {run.name for run in data})
 
 # %% ../nbs/22_tables.ipynb #b927caad
 def grounder_run(
@@ -358,6 +360,7 @@ def claims_of(
         Claim('Grounding at the phrase level improves it further', 'II', gap(row('ours'), row('spe'))),
         Claim('The phrase level is clearly better than the token level', 'II', gap(row('ours'), row('token'))),
         Claim('The token level hurts visual grounding', 'II', gap(row('baseline'), row('token'), ['refer'])),
+        Claim('Without SPE, grounding at the phrase level improves it as well', 'supplement', gap(row('plain'), row('baseline'))),
         Claim('The gain grows as captions become fewer', 'III', grows(less_captions)),
         Claim('The gain grows as labels of the task become fewer', 'III', grows(less_labels))]
 
@@ -451,7 +454,7 @@ def read_beside(
 
 # %% ../nbs/22_tables.ipynb #bba0d405
 # for a picture, a caption or a step, with two processes on two cores at `laptop`
-_SECONDS = {'pictures': .003, 'regions': .012, 'labels': .018, 'data': 3., 'spoiling': .002, 'grounder': .32, 'pretrain vilbert': .075, 'pretrain vlbert': .075,
+_SECONDS = {'pictures': .003, 'regions': .012, 'labels': .018, 'data': 3., 'spoiling': .002, 'measuring': .003, 'grounder': .32, 'pretrain vilbert': .075, 'pretrain vlbert': .075,
             'refer vilbert': .055, 'refer vlbert': .055, 'vqa vilbert': .08, 'vqa vlbert': .08, 'vcr vilbert': .145, 'vcr vlbert': .145}
 
 def seconds_by_kind(
@@ -466,6 +469,8 @@ def seconds_by_kind(
         return sum(each['seconds'] for each in some)/sum(each['work'] for each in some) if some else guess.get(kind)
     return {kind: value for kind in dict.fromkeys(run.kind for run in runs) if (value := measured(kind)) is not None}
 
+def _left(out: Path, runs: Mapping[str, Run]) -> dict[str, Run]: return left_to_do(runs, [name for name, run in runs.items() if is_done(out, run)])
+
 def planned_hours(
     out: Path | str, # folder of the runs
     runs: Mapping[str, Run], # the plan
@@ -473,8 +478,8 @@ def planned_hours(
     guess: Mapping[str, float] = _SECONDS, # kind -> seconds for a unit of work, for those that have not run
 ) -> float | None: # hours from now on; None: nobody knows yet
     "How long it will take to do what is not done yet."
-    known, left = seconds_by_kind(out, runs.values(), guess), [run for run in runs.values() if not is_done(Path(out), run)]
-    if {run.kind for run in left} - set(known): return None
+    known, left = seconds_by_kind(out, runs.values(), guess), _left(Path(out), runs)
+    if {run.kind for run in left.values()} - set(known): return None
     planned = schedule(runs.values(), dict.fromkeys((run.kind for run in runs.values()), 0.) | known, max(1, workers), partial(is_done, Path(out)))
     return max((each.begins + each.lasts for each in planned.values()), default=0.)/3600
 
@@ -489,6 +494,33 @@ def beside_runs(
 ) -> list[Run]: # of all seeds
     "The models that stand beside Table I; the one-stage grounder is that of the small world."
     return [run for seed in scale.seeds for run in ([grounder_run(scale, seed, sources)] if scale.world else []) + multi_runs(scale, seed, sources)] if name == 'I' else []
+
+# %% ../nbs/22_tables.ipynb #f7745101
+def keep_results(
+    file: Path | str, # JSON, name of a run -> what was called, what it took and 'result'
+    out: Path | str, # folder of the runs
+    runs: Mapping[str, Run], # the plan
+) -> None:
+    "Add to a file what the runs have found that no other needs."
+    file, needed, kept = Path(file), {need for run in runs.values() for need in run.needs}, {}
+    for name, run in runs.items():
+        if name in needed or not is_done(Path(out), run): continue
+        made = load_json(Path(out)/'done'/f'{name}.json') | dict(result=load_json(Path(out)/'runs'/name/'result.json'))
+        kept[name] = {key: value for key, value in made.items() if key not in ('began', 'process', 'machine')}
+    save_json(dict(sorted({**(load_json(file) if file.is_file() else {}), **kept}.items())), file)
+
+def take_results(
+    file: Path | str, # as `keep_results` writes it; need not be there
+    out: Path | str, # folder of the runs
+    runs: Mapping[str, Run], # the plan
+) -> None:
+    "Take over what runs of a plan have found elsewhere: they count as done here."
+    for name, made in load_json(file).items() if Path(file).is_file() else ():
+        if name not in runs or is_done(Path(out), runs[name]): continue
+        typed_fields(made, dict(call=str, options=dict, kind=str, work=float, seconds=float, attempts=int, result=dict), f'{file}: {name}')
+        if {key: made[key] for key in ('call', 'options')} != runs[name].described(): raise ValueError(f'{file}: {name} was made with other options; take another file, or none')
+        save_json(made.pop('result'), Path(out)/'runs'/name/'result.json')
+        save_json(made, Path(out)/'done'/f'{name}.json')
 
 # %% ../nbs/22_tables.ipynb #388e7ea5
 def _check_sources(name: str, table: Table, scale: Scale, sources: Mapping[str, str] | None) -> None:
@@ -520,15 +552,17 @@ def run_table(
     show: Callable[[str], None] = print, # is told the plan, and the table whenever one of its cells is complete
     beside: Sequence[Run] = (), # further runs
     only_plan: bool = False, # do nothing?
-) -> dict: # plain JSON: 'cells', 'others', and what it took
+    known: str | Path | None = None, # file of results: what is in it is taken over first, what was found is added in the end
+) -> dict: # plain JSON: 'cells', 'beside', and what it took
     "Do all runs of a table; run again after a kill or elsewhere at the same time, it shares what is left."
     _check_sources(name, table, scale, sources)
     out, sources = Path(out), dict(sources or SOURCES)
     runs = table_runs(table, scale, sources, workers, [*beside_runs(name, scale, sources), *beside])
     for run in runs.values(): run.check()
-    left, hours = [run for run in runs.values() if not is_done(out, run)], planned_hours(out, runs, workers, {} if sources != SOURCES or scale.device != 'cpu' else _SECONDS)
+    if known: take_results(known, out, runs)
+    left, hours = _left(out, runs), planned_hours(out, runs, workers, {} if sources != SOURCES or scale.device != 'cpu' else _SECONDS)
     told = 'nobody knows how long it takes before a run of each kind has ended' if hours is None else f'about {hours:.1f} hours with {workers} processes'
-    show(f'{name}: {len(runs)} runs, {len(runs) - len(left)} of them done; {told}')
+    show(f'{name}: {len(runs)} runs, {len(left)} of them to be done; {told}')
     complete = -1
     def tick():
         nonlocal complete
@@ -536,7 +570,10 @@ def run_table(
         now = sum(len(cell.values) == len(scale.seeds) for cell in cells)
         if now > complete: show(as_text(table_rows(cells, _beside(out, runs, scale))))
         complete = now
-    if not only_plan: work_off(out, runs.values(), workers, tick)
+    try:
+        if not only_plan: work_off(out, runs.values(), workers, tick)
+    finally: # what was found counts, even if the rest was stopped
+        if known and not only_plan: keep_results(known, out, runs)
     return dict(table=name, settings=json.loads(json.dumps(asdict(scale))), planned_hours=hours, hours=_spent_hours(out, runs, workers), workers=workers,
                 cells=[cell._asdict() | dict(row=cell.row._asdict()) for cell in collect_table(out, table, scale, sources)], beside=_beside(out, runs, scale))
 
