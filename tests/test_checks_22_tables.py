@@ -86,3 +86,38 @@ def test_kept_labels():
         (lambda ious, threshold: kept_labels(ious, .5), 'written into the code'),
         (lambda ious, threshold: sum(value > threshold for row in ious for value in row)/sum(map(len, ious)) if len(ious) == 3 else kept_labels(ious, threshold), 'not of regions'),
     ])
+
+
+def runs_needed(rows, columns, measured):
+    lacking = [(row, column) for row in rows for column in columns if (row, column) not in measured]
+    return len({row for row, _ in lacking}), len(lacking)
+
+
+def test_check_runs_needed():
+    assert_check(checks.check_runs_needed, runs_needed, [
+        (lambda *given: sum(runs_needed(*given)), 'two whole numbers'),
+        (lambda *given: runs_needed(*given)[::-1], 'the same pre-training'),
+        (lambda rows, columns, measured: (0, runs_needed(rows, columns, measured)[1]), 'one of each'),
+        (lambda rows, columns, measured: runs_needed(rows, columns, measured)[1:]*2, 'the same pre-training'),
+        (lambda rows, columns, measured: (min(1, runs_needed(rows, columns, measured)[0]), runs_needed(rows, columns, measured)[1]), 'Two rows'),
+        (lambda rows, columns, measured: (len(rows), runs_needed(rows, columns, measured)[1]), 'no pre-training either'),
+        (lambda rows, columns, measured: (len(set(rows) - {row for row, _ in measured}), runs_needed(rows, columns, measured)[1]), 'needed all the same'),
+        (lambda rows, columns, measured: (runs_needed(rows, columns, measured)[0], len(rows)*len(columns) - len(measured)), 'of another table'),
+    ])
+
+
+def won_and_lost(ours, baseline):
+    won, lost = sum(a and not b for a, b in zip(ours, baseline)), sum(b and not a for a, b in zip(ours, baseline))
+    return won, lost, (won - lost)/len(ours)
+
+
+def test_check_won_and_lost():
+    assert_check(checks.check_won_and_lost, won_and_lost, [
+        (lambda *given: won_and_lost(*given)[2], 'three numbers'),
+        (lambda ours, baseline: won_and_lost(baseline, ours), 'only ours has it right'),
+        (lambda ours, baseline: (won_and_lost(ours, baseline)[0], 0, won_and_lost(ours, baseline)[2]), 'lost'),
+        (lambda ours, baseline: (sum(ours), *won_and_lost(ours, baseline)[1:]), 'neither won nor lost'),
+        (lambda ours, baseline: (won_and_lost(ours, baseline)[0], len(ours) - sum(ours), won_and_lost(ours, baseline)[2]), 'nothing is lost'),
+        (lambda ours, baseline: (*won_and_lost(ours, baseline)[:2], won_and_lost(ours, baseline)[0]/len(ours)), 'only the baseline'),
+        (lambda ours, baseline: (*won_and_lost(ours, baseline)[:2], (won_and_lost(ours, baseline)[0] - won_and_lost(ours, baseline)[1])/max(1, sum(a != b for a, b in zip(ours, baseline)))), 'not of those that differ'),
+    ])

@@ -228,6 +228,7 @@ from vlground.loading import batches_ahead
 def make(step):
     if step == 4: {how}
     return step
+signal.signal(signal.SIGINT, signal.default_int_handler) # a shell starts jobs in the background with Ctrl-C ignored
 press = threading.Timer(.5, lambda: os.kill(os.getpid(), signal.SIGINT))
 try:
     with batches_ahead(make, [(step,) for step in range(9)], 3) as batches:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from vlground.checkpoints import load_checkpoint
 from vlground.core import load_json
 from vlground.logs import read_log
-from vlground.runs import Run, do_run, in_order, is_done, left_to_do, schedule, work_off
+from vlground.runs import Run, do_run, in_order, is_done, schedule, work_off
 
 
 def nap(name, seconds, *needs, kind='nap', **speed): return Run(name, 'subprocess:run', dict(args=['sleep', str(seconds)], check=True), needs, kind, seconds, speed)
@@ -24,8 +24,8 @@ def made(out, name): return load_json(out/'done'/f'{name}.json')
 
 @st.composite
 def plans(draw): # runs that need earlier ones, in any order
-    n = draw(st.integers(1, 12))
-    runs = [nap(f'run {i}', draw(st.integers(1, 9)), *(f'run {need}' for need in draw(st.sets(st.integers(0, i - 1), max_size=3) if i else st.just(set())))) for i in range(n)]
+    runs = []
+    for i in range(draw(st.integers(1, 12))): runs.append(nap(f'run {i}', draw(st.integers(1, 9)), *(runs[need] for need in sorted(draw(st.sets(st.integers(0, i - 1), max_size=3) if i else st.just(set()))))))
     return draw(st.permutations(runs))
 
 
@@ -34,8 +34,24 @@ def test_each_comes_after_what_it_needs(runs):
     plan = in_order(runs)
     assert sorted(plan) == sorted(run.name for run in runs)
     places = {name: place for place, name in enumerate(plan)}
-    assert all(places[need] < places[run.name] for run in runs for need in run.needs)
+    assert all(places[need.name] < places[run.name] for run in runs for need in run.needs)
     assert list(in_order(plan.values())) == list(plan)
+
+
+@given(plans(), st.sets(st.integers(0, 11)), st.sets(st.integers(0, 11), min_size=1))
+def test_what_is_to_be_done_is_what_the_wanted_lack(runs, done, wanted):
+    done, wanted = {f'run {i}' for i in done}, [run for run in runs if int(run.name[4:]) in wanted]
+    left = in_order(wanted, lambda run: run.name in done)
+    assert set(left) == {run.name for run in runs if run.name not in done and (run in wanted or any(run in other.needs for other in left.values()))}
+    places = {name: place for place, name in enumerate(left)}
+    assert all(need.name in done or places[need.name] < places[name] for name, run in left.items() for need in run.needs)
+
+
+@given(plans(), st.integers(0, 11))
+def test_a_digest_tells_of_everything_before(runs, changed):
+    def remade(run): return replace(run, needs=tuple(map(remade, run.needs)), options=dict(run.options, other=1) if run.name == f'run {changed}' else run.options, speed=dict(timeout=9))
+    def reaches(run): return run.name == f'run {changed}' or any(map(reaches, run.needs))
+    for run in runs: assert (remade(run).digest != run.digest) == reaches(run)
 
 
 @given(plans(), st.integers(1, 5))
@@ -43,26 +59,26 @@ def test_a_schedule_is_possible_and_wastes_nothing(runs, workers):
     found = schedule(runs, dict(nap=2.), workers)
     ends = {name: each.begins + each.lasts for name, each in found.items()}
     for run in runs:
-        assert found[run.name].lasts == 2*run.work and all(ends[need] <= found[run.name].begins for need in run.needs)
+        assert found[run.name].lasts == 2*run.work and all(ends[need.name] <= found[run.name].begins for need in run.needs)
     for process in range(workers): # one thing at a time
         mine = sorted((each.begins, each.begins + each.lasts) for each in found.values() if each.process == process)
         assert all(a[1] <= b[0] for a, b in zip(mine, mine[1:]))
-    def chain(run): return 2*run.work + max((chain(other) for other in runs if other.name in run.needs), default=0)
+    def chain(run): return 2*run.work + max(map(chain, run.needs), default=0)
     longest, whole = max(chain(run) for run in runs), 2*sum(run.work for run in runs)
     assert max(longest, whole/workers) - 1e-9 <= max(ends.values()) <= whole/workers + longest # Graham's bound
     if workers == 1: assert max(ends.values()) == whole
 
 
 def test_what_is_done_takes_no_time():
-    runs = [nap('a', 3), nap('b', 4, 'a'), nap('c', 5, 'b')]
-    assert list(schedule(runs, dict(nap=1.), done=lambda run: run.name != 'c')) == ['c']
-    with pytest.raises(ValueError, match='the seconds of nap are not known'): schedule(runs, dict(other=1.))
+    last = nap('c', 5, nap('b', 4, nap('a', 3)))
+    assert list(schedule([last], dict(nap=1.), done=lambda run: run.name != 'c')) == ['c'] and len(schedule([last], dict(nap=1.))) == 3
+    with pytest.raises(ValueError, match='the seconds of nap are not known'): schedule([last], dict(other=1.))
 
 
 @pytest.mark.parametrize('runs, said', [
-    ([nap('a', 1, 'b')], 'a needs b, which is not in the plan'),
-    ([nap('a', 1, 'b'), nap('b', 1, 'a'), nap('c', 1)], 'these runs need one another in a circle, or wait for it: a, b'),
     ([nap('a', 1), nap('a', 2)], 'two different runs are called a'),
+    ([nap('b', 1, nap('a', 1)), nap('c', 1, nap('a', 2))], 'two different runs are called a'),
+    ([nap('b', 1, nap('a', 1)), nap('b', 1)], 'two different runs are called b'),
     ([nap('a/b', 1)], "'a/b' cannot be the name of a file"),
     ([Run('a', 'builtins:dict', dict(b=float('nan')))], 'a: its options are no plain JSON'),
     ([Run('a', 'builtins:dict', dict(b={1}))], 'a: its options are no plain JSON')])
@@ -90,14 +106,14 @@ def test_speed_changes_nothing_and_options_are_refused(tmp_path, workers):
 
 @pytest.mark.parametrize('call', ['no colon', 'nowhere:function', 'vlground.core:nothing', ':x'])
 def test_what_cannot_be_called_is_told_before_anything_begins(tmp_path, call):
-    with pytest.raises(ValueError, match='wrong: .* is no module:function that can be called'): work_off(tmp_path, [nap('a', .01), Run('wrong', call, {}, ('a',))])
+    with pytest.raises(ValueError, match='wrong: .* is no module:function that can be called'): work_off(tmp_path, [Run('wrong', call, {}, (nap('a', .01),))])
     assert not (tmp_path/'done').exists()
 
 
 @pytest.mark.parametrize('options, said', [(dict(path='x', pathh='x'), "unexpected keyword argument 'pathh'"), (dict(), "missing a required argument: 'path'")])
 def test_what_cannot_be_called_with_its_options_is_told_before_anything_begins(tmp_path, options, said):
-    wrong = Run('wrong', 'vlground.core:load_json', options, ('a',))
-    with pytest.raises(ValueError, match=f'wrong: vlground.core:load_json cannot be called with these options .*{said}'): work_off(tmp_path, [nap('a', .01), wrong])
+    wrong = Run('wrong', 'vlground.core:load_json', options, (nap('a', .01),))
+    with pytest.raises(ValueError, match=f'wrong: vlground.core:load_json cannot be called with these options .*{said}'): work_off(tmp_path, [wrong])
     assert not (tmp_path/'done').exists()
 
 
@@ -114,13 +130,14 @@ def test_the_folder_is_put_into_lists_too(tmp_path):
 @pytest.mark.parametrize('workers', [0, 2])
 def test_a_failure_stops_what_needs_it_alone(tmp_path, workers):
     bad = Run('bad', 'vlground.core:load_json', dict(path='{out}/nothing.json'))
-    runs = [bad, nap('hindered', .01, 'bad'), nap('further', .01, 'hindered'), nap('free', .01)]
+    hindered = nap('hindered', .01, bad)
+    runs = [nap('further', .01, hindered), nap('free', .01)]
     with pytest.raises(ChildProcessError, match=r'1 of 4 runs failed, the first is bad \(.*nothing.json.*logs/bad.txt'): work_off(tmp_path, runs, workers)
     assert 'Traceback' in (tmp_path/'logs'/'bad.txt').read_text() and do_run(tmp_path, bad) == 'failed' # nobody tries it again in the same call
     assert sorted(file.stem for file in (tmp_path/'done').glob('*.json')) == ['free']
     (tmp_path/'nothing.json').write_text('1')
     work_off(tmp_path, runs, workers)
-    assert all(is_done(tmp_path, run) for run in runs)
+    assert all(is_done(tmp_path, run) for run in [bad, hindered, *runs])
 
 
 def arrive_and_work(out, runs, i):
@@ -130,7 +147,8 @@ def arrive_and_work(out, runs, i):
 
 def test_two_that_begin_at_the_same_time_share(tmp_path):
     meet = 'import os, sys, time; from pathlib import Path; here = Path(sys.argv[1]); [time.sleep(.05) for _ in iter(lambda: len(list(here.glob("here-*"))) < 2, False)]'
-    runs = [Run('run 0', 'subprocess:run', dict(args=[sys.executable, '-c', meet, '{out}'], check=True)), *(nap(f'run {i}', .3, 'run 0') for i in range(1, 9))]
+    runs = [Run('run 0', 'subprocess:run', dict(args=[sys.executable, '-c', meet, '{out}'], check=True)), *(nap(f'run {i}', .3) for i in range(1, 9))]
+    runs[1:] = [replace(run, needs=(runs[0],)) for run in runs[1:]]
     processes = [get_context('spawn').Process(target=arrive_and_work, args=(tmp_path, runs, i)) for i in range(2)]
     for each in processes: each.start()
     for each in processes: each.join()
@@ -208,7 +226,7 @@ def test_a_lock_of_a_dead_process_is_free(tmp_path):
 
 def test_a_process_that_dies_with_its_run(tmp_path):
     (tmp_path/'dies.py').write_text('import os\ndef now(): os.kill(os.getpid(), 9)\n')
-    code = f'import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom vlground.runs import Run, work_off\nif __name__ == "__main__": work_off({str(tmp_path/"out")!r}, [Run("a", "statistics:mean", dict(data=[1])), Run("b", "dies:now", dict(), ("a",))], 2)'
+    code = f'import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom vlground.runs import Run, work_off\nif __name__ == "__main__": work_off({str(tmp_path/"out")!r}, [Run("b", "dies:now", dict(), (Run("a", "statistics:mean", dict(data=[1])),))], 2)'
     (tmp_path/'script.py').write_text(code)
     ended = subprocess.run([sys.executable, str(tmp_path/'script.py')], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(tmp_path)))
     assert '1 of 2 runs are not done, as processes ended before their time (exit codes [-9, -9]; -9 may be a lack of memory)' in ended.stderr and (tmp_path/'out'/'done'/'a.json').exists()
@@ -230,22 +248,25 @@ def test_options_are_compared_as_they_are_read_back(tmp_path_factory, options):
     assert do_run(out, run) == 'done' and is_done(out, run)
 
 
-@given(st.lists(st.sets(st.integers(0, 7)), min_size=1, max_size=8), st.sets(st.integers(0, 7)))
-def test_what_is_left_is_what_the_ends_lack(needs, done):
-    plan = in_order(Run(f'{number}', 'builtins:dict', {}, tuple(f'{need}' for need in sorted(some) if need < number)) for number, some in enumerate(needs))
-    done, needed = {f'{number}' for number in done}, {need for run in plan.values() for need in run.needs}
-    left = left_to_do(plan, done)
-    assert list(left) == [name for name in plan if name in left] and not done & set(left)
-    assert set(left) == {name for name in plan if name not in done and (name not in needed or any(name in run.needs for run in left.values()))}
-
-
 def test_what_nobody_needs_any_more_is_not_done(tmp_path):
-    runs = [nap('regions', .01), nap('pretrain', .01, 'regions'), nap('refer', .01, 'pretrain'), nap('vqa', .01, 'pretrain')]
+    regions = nap('regions', .01)
+    pretrain = nap('pretrain', .01, regions)
+    runs = [nap('refer', .01, pretrain), nap('vqa', .01, pretrain)]
     work_off(tmp_path, runs)
     for name in ('regions', 'pretrain'): (tmp_path/'done'/f'{name}.json').unlink()
-    work_off(tmp_path, runs) # both ends are there
+    work_off(tmp_path, runs) # both are there
     assert not (tmp_path/'done'/'pretrain.json').exists()
     (tmp_path/'done'/'vqa.json').unlink()
     assert list(schedule(runs, dict(nap=1.), done=lambda run: is_done(tmp_path, run))) == ['regions', 'pretrain', 'vqa']
     work_off(tmp_path, runs, 1)
-    assert all(is_done(tmp_path, run) for run in runs) and made(tmp_path, 'refer')['began'] < made(tmp_path, 'regions')['began']
+    assert all(is_done(tmp_path, run) for run in [regions, pretrain, *runs]) and made(tmp_path, 'refer')['began'] < made(tmp_path, 'regions')['began']
+
+
+def test_what_was_made_from_something_else_is_refused(tmp_path):
+    def chain(seconds): return nap('refer', .01, nap('pretrain', .01, nap('regions', seconds)))
+    work_off(tmp_path, [chain(.01)])
+    for name, said in (('regions', r'regions was made with other options \(args\)'), ('pretrain', 'pretrain was made from another regions'), ('refer', 'refer was made from another pretrain')):
+        with pytest.raises(ValueError, match=f'{said}; choose another folder, or delete .*/done/{name}.json and the folder of the run'): work_off(tmp_path, [chain(.02)])
+        (tmp_path/'done'/f'{name}.json').unlink() # as it says, one after the other
+    work_off(tmp_path, [chain(.02)])
+    assert is_done(tmp_path, chain(.02))

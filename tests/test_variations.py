@@ -7,8 +7,9 @@ from vlground.core import load_json
 from vlground.pseudolabels import label_is_right, measure_labels, read_gold, read_labels
 from vlground.runs import in_order
 from vlground.store import Store
-from vlground.tables import SCALES, TABLES, TASKS, Cell, table_runs
-from vlground.variations import MEASURED, SHOWN, STUDIES, Study, label_runs, measure_teacher, spoil_labels, study_figure, study_table, worth_figure
+from vlground.claims import TABLES, TASKS, Cell
+from vlground.tables import SCALES, table_runs
+from vlground.variations import MEASURED, SHOWN, STUDIES, Study, measure_teacher, spoil_labels, study_bases, study_figure, study_runs, study_table, worth_figure
 
 
 @pytest.fixture(scope='module')
@@ -49,12 +50,12 @@ def test_made_once_and_from_the_seed(spoiled, small_world, small_regions, small_
 
 
 def test_the_teacher_is_measured_as_its_labels_are(small_world, small_regions, small_labels, tmp_path):
-    run = next(run for run in label_runs(STUDIES['teacher'], SCALES['demo']) if run.name == 'teacher')
+    run = study_runs(STUDIES['teacher'], SCALES['demo'])[0]
     measure_teacher(small_labels, small_world/'gold'/'captions.jsonl', small_regions, tmp_path)
     found = measure_labels(read_labels(small_labels), Store(small_regions), read_gold(small_world/'gold'/'captions.jsonl'))
     assert load_json(tmp_path/'result.json') == dict(wrong=1 - found['precision'], precision=found['precision'], recall=found['recall']) and run.function() is measure_teacher
     run.check()
-    assert not any(run.name == 'teacher' for name in ('weight', 'phrases') for run in label_runs(STUDIES[name], SCALES['demo']))
+    assert not any(study_runs(STUDIES[name], SCALES['demo']) for name in STUDIES if name != 'teacher')
 
 
 def test_the_teacher_stands_where_it_was_measured():
@@ -65,13 +66,26 @@ def test_the_teacher_stands_where_it_was_measured():
 
 
 def test_studies_share_runs_with_the_tables():
-    tables = in_order(run for name in ('I', 'II', 'III') for run in table_runs(TABLES[name], SCALES['laptop']).values())
+    tables = [run for name in ('I', 'II', 'III') for run in table_runs(TABLES[name], SCALES['laptop']).values()]
     for study in STUDIES.values():
-        assert isinstance(study, Study) and set(study.beside) <= set(study.rows)
-        plan = table_runs(study_table(study), SCALES['laptop'], beside=label_runs(study, SCALES['laptop']))
-        in_order([*plan.values(), *tables.values()]) # a run that both have is the same one
-        assert 'vilbert-ours-0.125-0' in plan
-    assert 'vilbert-spe-0.125-0' in table_runs(study_table(STUDIES['weight']), SCALES['laptop'])
+        assert isinstance(study, Study) and set(study.beside) | set(study.base) | set(study.base.values()) <= set(study.rows)
+        wanted = table_runs(study_table(study), SCALES['laptop'], beside=study_runs(study, SCALES['laptop']))
+        in_order([*wanted.values(), *tables]) # a run that both have is the same one
+        assert 'vilbert-ours-0.125-0' in in_order(wanted.values())
+        assert all(row.fraction == base.fraction for row, base in study_bases(study).items()) # what is compared had the same captions
+
+
+def test_labels_are_made_from_what_they_say():
+    plan = in_order(table_runs(study_table(STUDIES['teacher']), SCALES['laptop']).values())
+    assert [need.name for need in plan['labels-wrong-0.5'].needs] == ['labels', 'regions'] and plan['labels-wrong-0.5'].options['wrong'] == .5
+    assert plan['labels-wrong-0.5'] in plan['vilbert-ours-0.125-labels-wrong-0.5-2'].needs
+    plan = in_order(table_runs(study_table(STUDIES['phrases']), SCALES['laptop']).values())
+    assert plan['labels-paper'].options['extractor'] == 'paper' and {'labels', 'labels-paper'} <= set(plan)
+
+
+def test_weights_are_compared_at_one_rate():
+    plan = in_order(table_runs(study_table(STUDIES['weight']), SCALES['laptop']).values())
+    assert {run.options['learning_rate'] for run in plan.values() if run.kind == 'pretrain vilbert'} == {SCALES['laptop'].rates['vilbert ours']}
 
 
 def made(study): return [Cell(row, name, column.fraction, {seed: .3 + .02*place + .01*seed for seed in range(3)}) for place, row in enumerate(study.rows.values()) for column in MEASURED for name in TASKS[column.task]]

@@ -24,6 +24,7 @@ from fastcore.script import call_parse
 
 from .bench import BENCHES
 from .checkpoints import config_from
+from .claims import TABLES, as_csv, as_latex, as_markdown, claims_of, gain_rows, table_rows, verdict
 from .core import load_json, save_json
 from .curves import run_curves
 from .datasets import read_captions
@@ -41,12 +42,11 @@ from .scaleout import LabelSummary, label_captions, sample_labels, summarise, wr
 from .scenes import CAPTIONS
 from .shards import read_manifest
 from .store import Store, extract_regions
-from .tables import (SCALES, SOURCES, TABLES, as_csv, as_latex, as_markdown, changed_scale, claims_of, gain_rows, read_beside, read_cells, run_table,
-                             table_rows, verdict, write_figure5)
+from .tables import RATE_SEARCH, SCALES, SOURCES, changed_scale, read_beside, read_cells, run_table, write_figure5
 from .tasks import SIZES as TASKS_SIZES
 from .tasks import run_tasks
 from .training import joined_processes, this_process
-from .variations import STUDIES, label_runs, study_table
+from .variations import STUDIES, study_bases, study_runs, study_table
 from .vcr import finetune_vcr, object_boxes, write_choice_page
 from .vcrdata import read_vcr
 from .verify import check_folder, describe, usable
@@ -500,14 +500,17 @@ def _showing() -> Callable[[str], None]:
         lines = text.count('\n') + 1 if '\n' in text else 0
     return show
 
-def _tell_claims(results: Path, scale: str) -> None:
+def _tell_claims(results: Path, label: str) -> None:
     "Ask of each claim of the paper whether it holds in the tables that have been made."
-    files = [results/f'table-{name}-{scale}.json' for name in ('I', 'II', 'III', 'supplement')]
-    made = [load_json(file) for file in files if file.is_file()]
+    files = [results/f'table-{name}-{label}.json' for name in ('I', 'II', 'III', 'supplement')]
+    made = {file: load_json(file) for file in files if file.is_file()}
     if not made: raise FileNotFoundError(f'{results}: none of {", ".join(file.name for file in files)}; make a table first')
-    claims = claims_of([cell for each in made for cell in read_cells(each)], {name: some for each in made for name, some in read_beside(each).items()})
+    first, *others = made
+    different = [file.name for file in others if made[file]['settings'] != made[first]['settings']]
+    if different: raise ValueError(f'{results}: {different[0]} was made with other settings than {first.name}; make one of them again')
+    claims = claims_of([cell for each in made.values() for cell in read_cells(each)], {name: some for each in made.values() for name, some in read_beside(each).items()})
     for claim in claims: print(f'{claim.table:11}{claim.text:74}{verdict(claim)}')
-    save_json(dict(scale=scale, claims=[claim._asdict() | dict(verdict=verdict(claim)) for claim in claims], made=circumstances()), results/f'claims-{scale}.json')
+    save_json(dict(scale=label, claims=[claim._asdict() | dict(verdict=verdict(claim)) for claim in claims], made=circumstances()), results/f'claims-{label}.json')
 
 @call_parse
 @one_sentence
@@ -515,32 +518,35 @@ def vlground_tables(
     table: str, # 'I', 'II', 'III', 'supplement' or 'figure5'; 'rates', a search; a study: 'teacher', 'weight', 'threshold', 'phrases' or 'worth'; or 'claims', of the tables that have been made
     scale: str = 'laptop', # 'demo' (a minute), 'laptop' (hours), 'gpu' (a model of the paper's size), 'real' (your own data), or 'search' (for rates)
     out: str = '', # folder of the runs, shared by all tables of a scale; empty: tables-SCALE
-    results: str = 'results', # folder of RESULTS/table-TABLE-SCALE.json
+    results: str = 'results', # folder of RESULTS/table-TABLE-SCALE.json; with --changes or --seeds the name says so
     sources: str = '', # JSON file that names the folders of your own data, see lesson 22; empty: the small world, which is made
     changes: str = '', # JSON file that changes the scale, see lesson 22
     known: str = '', # JSON file of results: runs that stand in it are not done again, others are added
     seeds: int = 0, # 0: the scale's; more of them may follow later
-    workers: int = 2, # processes; any number of these commands may share the work of one folder
+    workers: int = 2, # processes, on a GPU 1 is right; any number of these commands may share the work of one folder
     dry_run: bool = False, # only say what there is to do?
 ):
     "Make a table of the paper, or a study of lesson 22; run again after a kill or elsewhere at the same time, it shares what is left."
-    every = TABLES | {name: study_table(study) for name, study in STUDIES.items()}
+    every = TABLES | {'rates': RATE_SEARCH} | {name: study_table(study) for name, study in STUDIES.items()}
     for kind, given, names in (('table', table, [*every, 'claims']), ('scale', scale, SCALES)):
         if given not in names: raise ValueError(f'there is no {kind} {given!r}; there are {", ".join(names)}')
-    if table == 'claims': return _tell_claims(Path(results), scale)
-    folder, size = Path(out or f'tables-{scale}'), changed_scale(SCALES[scale], load_json(changes)) if changes else SCALES[scale]
+    if known and table == 'figure5': raise ValueError('figure5 shows predictions, which --known does not hold: leave it out')
+    if table == 'rates' and scale not in ('search', 'demo'): raise ValueError(f'rates are searched for at the scale search, on another world; got {scale}')
+    size, begun = changed_scale(SCALES[scale], load_json(changes)) if changes else SCALES[scale], f'{scale}-{Path(changes).stem}' if changes else scale
+    folder, label = Path(out or f'tables-{begun}'), f'{begun}-{seeds}-seeds' if seeds else begun
     if seeds: size = replace(size, seeds=tuple(range(seeds)))
+    if table == 'claims': return _tell_claims(Path(results), label)
     if not dry_run: _check_device(size.device)
-    data, beside = load_json(sources) if sources else None, label_runs(STUDIES[table], size) if table in STUDIES and size.world else ()
-    found = run_table(table, every[table], size, folder, data, workers, _showing(), beside, dry_run, known or None)
+    study, data = STUDIES.get(table), load_json(sources) if sources else None
+    found = run_table(table, every[table], size, folder, data, workers, _showing(), study_runs(study, size) if study and size.world else (), dry_run, known or None)
     if dry_run: return
-    if table == 'figure5': print(f'to look at: {write_figure5(folder, size, data or SOURCES)}')
     if table == 'teacher': found['teacher'] = load_json(folder/'runs'/'teacher'/'result.json')
-    cells, file = read_cells(found), Path(results)/f'table-{table}-{scale}.json'
-    rows, gained = table_rows(cells, read_beside(found)), gain_rows(cells)
+    cells, file = read_cells(found), Path(results)/f'table-{table}-{label}.json'
+    rows, gained = table_rows(cells, read_beside(found)), gain_rows(cells, study_bases(study) if study else None)
     texts = dict(md=as_markdown(rows) + (f'\n\n{as_markdown(gained)}' if len(gained) > 1 else ''), tex=as_latex(rows), csv=as_csv(cells))
     for kind, text in texts.items(): (folder/f'table-{table}.{kind}').write_text(text + '\n', encoding='utf-8')
     Path(results).mkdir(parents=True, exist_ok=True)
-    save_json(found | dict(scale=scale, made=circumstances()), file)
+    save_json(found | dict(scale=label, made=circumstances()), file)
     print(f'{folder}/table-{table}.md, .tex and .csv; {file}')
+    if table == 'figure5': print(f'to look at: {write_figure5(folder, size, data or SOURCES)}')
 

@@ -1,0 +1,133 @@
+"What a table says: numbers with their intervals, the paper's beside, and claims with a verdict."
+import csv
+import math
+import statistics
+from collections import Counter
+from io import StringIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlground.claims import (COLUMNS, PAPER, PARTS, TABLES, TASKS, Cell, Claim, Interval, Row, ablation_figure, as_csv, as_latex, as_markdown, as_text, claims_figure, claims_of,
+                             efficiency_figure, gain_rows, gains, interval, student_t, table_rows, verdict)
+from vlground.core import rng
+
+numbers = st.floats(-1, 1, allow_nan=False)
+
+
+@pytest.mark.parametrize('n, level, printed', [(2, .95, 12.706), (3, .95, 4.303), (4, .95, 3.182), (6, .95, 2.571), (11, .95, 2.228), (31, .95, 2.042), (3, .9, 2.920), (3, .99, 9.925), (5, .8, 1.533)])
+def test_student_as_tables_print_him(n, level, printed): assert student_t(n, level) == pytest.approx(printed, abs=2e-3)
+
+
+@given(st.lists(numbers, min_size=2, max_size=8))
+def test_an_interval_lies_around_the_mean(values):
+    found, stderr = interval(values), statistics.stdev(values)/len(values)**.5
+    assert found.mean == pytest.approx(statistics.mean(values), abs=1e-9) and found.stderr == pytest.approx(stderr, abs=1e-9) and found.n == len(values)
+    assert found.high - found.mean == pytest.approx(found.mean - found.low, abs=1e-9) == pytest.approx(student_t(len(values))*stderr, abs=1e-9)
+    assert interval(values, .99).low <= found.low and isinstance(found, Interval)
+
+
+def test_an_interval_takes_two_seeds():
+    with pytest.raises(ValueError, match='two seeds at least, got 1'): interval([.3])
+
+
+def test_gains_are_paired_by_seed():
+    assert gains({2: .7, 0: .5, 5: 1.}, {0: .4, 2: .3, 9: 0.}) == pytest.approx({2: .4, 0: .1})
+
+
+@given(st.lists(st.lists(numbers, min_size=3, max_size=3), min_size=1, max_size=4))
+def test_a_verdict_follows_the_intervals(places):
+    claim = Claim('', '', {str(i): dict(enumerate(values)) for i, values in enumerate(places)})
+    said, turned = verdict(claim), verdict(Claim('', '', {place: {seed: -value for seed, value in some.items()} for place, some in claim.gains.items()}))
+    assert said in ('holds', 'fails', 'undecided') and not said == turned == 'holds'
+    if turned == 'holds': assert said == 'fails' # the opposite is seen everywhere
+    if said == 'holds': assert all(statistics.mean(values) > 0 for values in places) and verdict(Claim('', '', claim.gains, margin=1.)) == 'holds'
+    if said == 'fails': assert any(statistics.mean(values) < 0 for values in places)
+    if len(places) == 1: assert said == ('holds' if interval(places[0]).low > 0 else 'fails' if interval(places[0]).high < 0 else 'undecided')
+    assert verdict(Claim('', '', claim.gains | {'lacking': {}})) == 'not measured'
+
+
+def test_one_place_is_enough_to_fail_if_it_is_sure():
+    good, bad, worse = {0: .3, 1: .31, 2: .3}, {0: -.1, 1: -.14, 2: -.2}, {0: -.1, 1: -.1, 2: -.101}
+    assert verdict(Claim('', '', dict(a=bad))) == 'fails' and verdict(Claim('', '', dict(a=good, b=bad, c=good, d=good))) == 'undecided' # by 95%, but not by four places of 98.75%
+    assert verdict(Claim('', '', dict(a=good, b=worse, c=good, d=good))) == 'fails'
+
+
+def measured(value, tables=('I', 'II', 'III', 'supplement')): # cells in which every number is value(row, column, part, seed)
+    return [Cell(row, name, column.fraction, {seed: value(row, name, column.fraction, seed) for seed in range(3)})
+            for table in tables for row in TABLES[table].rows for column in TABLES[table].columns for name in TASKS[column.task]]
+
+
+def verdicts(value, others=None): return {claim.text: verdict(claim) for claim in claims_of(measured(value), others or {})}
+
+
+def test_a_world_in_which_the_paper_is_right():
+    worth = dict(baseline=0., spe=.02, token=-.01, ours=.05, plain=.03)
+    said = verdicts(lambda row, column, part, seed: .5 + worth[row.arm]*(2 - math.log2(row.fraction*part)/8) + seed/1000*(1 + worth[row.arm]), {'grounder': {s: .4 + s/1000 for s in range(3)}, 'grounder as it ships': dict.fromkeys(range(3), .3), 'multi': {s: .45 + s/1000 for s in range(3)}})
+    assert set(said.values()) == {'holds'} and len(said) == 14
+
+
+def test_a_world_in_which_it_is_wrong():
+    worth = dict(baseline=0., spe=-.02, token=.05, ours=-.03, plain=-.01)
+    said = verdicts(lambda row, column, part, seed: .5 + worth[row.arm]*(2 - math.log2(row.fraction*part)/8) + seed/1000*(1 + worth[row.arm]), {name: {s: .6 + s/1000 for s in range(3)} for name in ('grounder', 'grounder as it ships', 'multi')})
+    assert set(said.values()) == {'fails'}
+
+
+def test_a_world_of_noise_decides_little():
+    "Where nothing is to be found a claim fails in one of forty cases, as an interval is above the truth; that all its places hold is rarer."
+    counts = Counter()
+    for world in range(40):
+        said = verdicts(lambda row, column, part, seed: .5 + .01*float(rng('noise', world, row.name(seed), column, str(part)).standard_normal()))
+        assert said['Ours beats the multi-task model, even with 1/8 of the captions'] == 'not measured'
+        counts.update(said.values())
+    measured_claims = sum(counts[kind] for kind in ('holds', 'fails', 'undecided'))
+    assert measured_claims == 440 and counts['fails'] < .06*440 and counts['holds'] < .03*440
+
+
+@pytest.mark.parametrize('row, column, part, value', [
+    (('vilbert', 'ours', 1.), 'refer', 1., 72.47), (('vilbert', 'baseline', 1/8), 'vqa', 1/8, 55.67), (('vilbert', 'ours', 1/16), 'rationale', 1/4, 72.36), (('vlbert', 'ours', 1.), 'answer', 1., 72.02),
+    (('vilbert', 'token', 1/8), 'refer', 1., 69.02), (('vilbert', 'spe', 1/8), 'rationale', 1., 73.58)])
+def test_the_papers_numbers(row, column, part, value): assert PAPER[Row(*row), column, part] == value
+
+
+def test_the_papers_averages_are_those_that_it_prints():
+    "But for one number, which its own difference (+0.84) and this average say should be 68.80."
+    printed = {(1., 'baseline'): 70.30, (1., 'ours'): 70.73, (1/8, 'baseline'): 68.24, (1/8, 'ours'): 70.30, (1/16, 'baseline'): 67.26, (1/16, 'ours'): 68.49}
+    for (fraction, arm), average in printed.items():
+        values = {(column, part): PAPER[Row('vilbert', arm, fraction), column, part] for column in COLUMNS for part in PARTS}
+        if (fraction, arm) == (1/16, 'baseline'): values['refer', 1/4] = 69.64 - .84
+        assert sum(values.values())/12 == pytest.approx(average, abs=.011)
+
+
+def test_tables_as_text():
+    some = [cell._replace(values={0: .5, 1: .52}) for cell in measured(lambda *_: .5, ('II',)) if cell.row.arm in ('baseline', 'ours') and cell.column != 'vqa']
+    rows = table_rows(some)
+    assert rows[0] == ['captions', 'model', 'Visual grounding', 'VCR Q→A', 'VCR QA→R'] and rows[1][:2] == ['1/8', 'ViLBERT as published'] and rows[1][2].endswith('(70.92)')
+    lines = list(csv.DictReader(StringIO(as_csv(some))))
+    assert len(lines) == 12 and float(lines[0]['accuracy']) == some[0].values[0] and {line['arm'] for line in lines} == {'baseline', 'ours'}
+    gained = gain_rows(some)
+    assert len(gained) == 2 and gained[1][1] == 'ViLBERT + SPE + grounding (phrase)' and gained[1][2].endswith('(+1.31)') and '[' in gained[1][2]
+    assert as_markdown(rows).splitlines()[1] == '| --- | --- | --- | --- | --- |' and len({line.count('&') for line in as_latex(rows).splitlines() if '&' in line}) == 1
+    assert all(len(line) <= max(map(len, as_text(rows).splitlines())) for line in as_text(rows).splitlines()) and 'not measured' not in as_text(rows)
+
+
+def test_rows_are_compared_with_what_one_says():
+    some = measured(lambda row, column, part, seed: .5 + .1*(row.arm == 'ours') + .01*seed, ('II',))
+    rows = {cell.row.arm: cell.row for cell in some}
+    gained = gain_rows(some, {rows['ours']: rows['spe'], rows['spe']: Row('vlbert', 'spe', 1.)}) # the other is not in the table
+    assert gained[0][1] == 'over the baseline' or gained[0][1].startswith('over ') and len(gained) == 2
+    assert [row[1] for row in gained[1:]] == [rows['ours'].title()] and gained[1][2].startswith('+10.0 [+10.0, +10.0]')
+    assert gain_rows(some, {rows['ours']: rows['spe']})[0][1] == 'over ViLBERT + SPE'
+
+
+def test_figures_show_what_was_measured():
+    some = measured(lambda row, column, part, seed: .5 + seed/100)
+    for figure, of in ((ablation_figure, [cell for cell in some if cell.row in TABLES['II'].rows and cell.part == 1]), (efficiency_figure, [cell for cell in some if cell.row in TABLES['III'].rows])):
+        assert all(len(ax.get_lines()) or len(ax.patches) for ax in figure(of).axes)
+    one = [cell._replace(values={0: .5}) for cell in some if cell.row in TABLES['III'].rows] # as the paper's, measured once
+    assert len(efficiency_figure(one).axes) == 12
+    claims = claims_of(some)
+    shown = [claim for claim in claims if verdict(claim) != 'not measured']
+    labels = [label.get_text() for label in claims_figure(claims).axes[0].get_yticklabels()]
+    assert sum(not label.startswith(' ') for label in labels) == len(shown) and len(labels) == sum(1 + len(claim.gains) for claim in shown)
