@@ -24,11 +24,17 @@ def left_out(cell: dict) -> bool:
     return bool(FLAGS & directives(cell).keys()) or directives(cell).get('eval', '').lower() == 'false' or 'nbdev_export' + '(' in source(cell)
 
 
+def tables(notebook: nbformat.NotebookNode) -> dict[str, list[str]]: # by the id of the cell
+    "What is shown as Markdown: tables of results, for the most part."
+    return {cell.id: [output.data['text/markdown'] for output in cell.get('outputs', []) if 'text/markdown' in output.get('data', {})] for cell in notebook.cells}
+
+
 def execute(path: Path, folder: Path) -> float:
     "Run a copy of a notebook in `folder`, a copy of nbs; give the seconds it took, or fail with the cell and its traceback."
     notebook = nbformat.read(path, as_version=4)
     numbers = [number for number, cell in enumerate(notebook.cells) if cell.cell_type != 'code' or not left_out(cell)]
     notebook.cells = [notebook.cells[number] for number in numbers]
+    saved = tables(notebook)
     env = {name: value for name, value in os.environ.items() if name != 'MPLBACKEND'} # the kernel chooses the one that shows figures
     env |= {'OMP_NUM_THREADS': '1', 'IPYTHONDIR': str(folder.parent/'ipython'), 'JUPYTER_PREFER_ENV_PATH': '1', 'PYTHONPATH': str(ROOT)}
     start = time.monotonic()
@@ -39,6 +45,8 @@ def execute(path: Path, folder: Path) -> float:
         place = max(ran, default=0)
         text = re.sub(r'\x1b\[[0-9;]*m', '', str(error))
         pytest.fail(f'{path.name}, cell {numbers[place]} (id {notebook.cells[place].id}) failed:\n{text}', pytrace=False)
+    stale = [id for id, shown in tables(notebook).items() if saved[id] not in ([], shown)]
+    assert not stale, f'{path.name}: what cells {stale} show is not what they give now; run the notebook and save it'
     return time.monotonic() - start
 
 
@@ -64,6 +72,16 @@ def test_a_failing_cell_is_named(tmp_path):
     (tmp_path/'nbs').mkdir()
     with pytest.raises(pytest.fail.Exception, match=r'(?s)tried\.ipynb, cell 2 .*ZeroDivisionError'):
         execute(written(tmp_path, 'x = 1', '#| slow\nraise SystemError', 'x/0'), tmp_path/'nbs')
+
+
+def test_a_table_that_is_not_what_its_cell_gives_is_named(tmp_path):
+    (tmp_path/'nbs').mkdir()
+    path = written(tmp_path, 'from IPython.display import Markdown', 'Markdown("65.6")')
+    execute(path, tmp_path/'nbs') # nothing is saved yet
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].outputs = [nbformat.v4.new_output('execute_result', {'text/markdown': '66.1'})]
+    nbformat.write(notebook, path)
+    with pytest.raises(AssertionError, match=rf"tried\.ipynb: what cells \['{notebook.cells[1].id}'\] show"): execute(path, tmp_path/'nbs')
 
 
 @pytest.mark.parametrize('text', ['#| gpu\n1/0', '#| slow\n1/0', '#|net\n1/0', '#| eval: false\n1/0', '#| hide\n#| slow\n1/0'])

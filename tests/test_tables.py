@@ -14,8 +14,8 @@ from filelock import FileLock
 from vlground.claims import ARMS, TABLES, Column, Row, Table
 from vlground.core import load_json
 from vlground.runs import in_order, is_done
-from vlground.tables import (RATE_SEARCH, SCALES, SOURCES, beside_runs, changed_scale, collect_table, data_runs, differing_items, finetune_run, keep_known, planned_hours, pretrain_run,
-                             read_cells, read_known, run_table, seconds_by_kind, table_runs, take_known, write_figure5)
+from vlground.tables import (RATE_SEARCH, SCALES, SOURCES, beside_runs, changed_scale, collect_table, data_runs, differing_items, draw_items, finetune_run, keep_known, planned_hours, pretrain_run,
+                             read_cells, read_known, run_table, seconds_by_kind, table_runs, take_known)
 
 TINY = replace(SCALES['demo'], pretraining=dict(vilbert=dict(preset='mini', steps=2, batch_size=8), vlbert=dict(preset='mini-vlbert', steps=2, batch_size=8)), steps=dict(refer=(2, 2, 2), vqa=(2, 2, 2), vcr=(2, 2, 2)),
                world=dict(pairs=24, val=4, refer=20, vqa=8, vcr=20, seed=3))
@@ -251,7 +251,7 @@ def test_the_rates_are_the_best_of_their_search():
 
 
 def test_figure_5_needs_two_seeds(tmp_path):
-    with pytest.raises(ValueError, match='two seeds at least'): write_figure5(tmp_path, replace(TINY, seeds=(0,)))
+    with pytest.raises(ValueError, match='two seeds at least'): draw_items(tmp_path, replace(TINY, seeds=(0,)))
 
 
 @pytest.mark.fault

@@ -85,10 +85,10 @@ def test_a_batch_has_four_texts_a_choice_and_the_right_answer_in_the_second_ques
 def test_losses(seed, n):
     logits, labels = 3*torch.randn(n, 4, generator=torch_rng('logits', seed)), torch.randint(4, (n,), generator=torch_rng('labels', seed))
     chances = logits.double().softmax(1)
-    assert choice_loss(logits, labels).item() == pytest.approx(-sum(chances[i, k].log().item() for i, k in enumerate(labels.tolist()))/n, rel=1e-4)
+    assert choice_loss(logits, labels).item() == pytest.approx(-sum(chances[i, k].log().item() for i, k in enumerate(labels.tolist()))/n, rel=1e-4, abs=1e-6)
     each = logits.double().sigmoid()
     by_hand = -sum((each[i, k] if k == labels[i] else 1 - each[i, k]).log().item() for i in range(n) for k in range(4))/(4*n)
-    assert choice_loss(logits, labels, 'sigmoid').item() == pytest.approx(by_hand, rel=1e-4)
+    assert choice_loss(logits, labels, 'sigmoid').item() == pytest.approx(by_hand, rel=1e-4, abs=1e-6)
 
 
 def test_both_are_right_by_id_and_not_by_row(world):

@@ -212,7 +212,7 @@ def table_rows(
     several, rows = len({part for _, part in columns}) > 1, {}
     for cell in cells: rows.setdefault(cell.row, []).append(cell)
     head = ['captions', 'model', *(f'{COLUMNS[column]}, {_share(part)}' if several else COLUMNS[column] for column, part in columns)]
-    found = [['', _BESIDE[name], _said(list(values.values()), PAPER_BESIDE.get(name)), *['–']*(len(columns) - 1 + several)] for name, values in others.items()]
+    found = [['', _BESIDE.get(name, name), _said(list(values.values()), PAPER_BESIDE.get(name)), *['–']*(len(columns) - 1 + several)] for name, values in others.items()]
     for row, some in rows.items():
         paper = [PAPER.get((cell.row, cell.column, cell.part)) for cell in some]
         said = [_said(list(cell.values.values()), value) for cell, value in zip(some, paper)]

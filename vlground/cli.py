@@ -42,7 +42,7 @@ from .scaleout import LabelSummary, label_captions, sample_labels, summarise, wr
 from .scenes import CAPTIONS
 from .shards import read_manifest
 from .store import Store, extract_regions
-from .tables import RATE_SEARCH, SCALES, SOURCES, changed_scale, read_beside, read_cells, run_table, write_figure5
+from .tables import RATE_SEARCH, SCALES, SOURCES, changed_scale, draw_items, read_beside, read_cells, run_table, write_figure5
 from .tasks import SIZES as TASKS_SIZES
 from .tasks import run_tasks
 from .training import joined_processes, this_process
@@ -540,6 +540,7 @@ def vlground_tables(
     study, data = STUDIES.get(table), load_json(sources) if sources else None
     found = run_table(table, every[table], size, folder, data, workers, _showing(), study_runs(study, size) if study and size.world else (), dry_run, known or None)
     if dry_run: return
+    if table == 'figure5': found['drawn'] = draw_items(folder, size, data or SOURCES)
     if table == 'teacher': found['teacher'] = load_json(folder/'runs'/'teacher'/'result.json')
     cells, file = read_cells(found), Path(results)/f'table-{table}-{label}.json'
     rows, gained = table_rows(cells, read_beside(found)), gain_rows(cells, study_bases(study) if study else None)
@@ -548,5 +549,5 @@ def vlground_tables(
     Path(results).mkdir(parents=True, exist_ok=True)
     save_json(found | dict(scale=label, made=circumstances()), file)
     print(f'{folder}/table-{table}.md, .tex and .csv; {file}')
-    if table == 'figure5': print(f'to look at: {write_figure5(folder, size, data or SOURCES)}')
+    if table == 'figure5': print(f'to look at: {write_figure5(found["drawn"], (data or SOURCES)["vcr"].replace("{out}", str(folder)), folder/"figure5.html")}')
 

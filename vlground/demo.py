@@ -32,14 +32,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm.auto import tqdm
 from .boxes import box_iou
-from .core import GREEN, GREY, ORANGE, load_json, moved_into_place, rng, save_json, show_boxes, start_worker
+from .core import GREEN, GREY, ORANGE, load_json, rng, save_json, show_boxes, start_worker
 from .datasets import read_captions
 from .expressions import read_refer
 from .finetuning import FinetuneConfig, figure_part, open_start, read_predictions, start_of
 from .pretrain import PRESETS, gold_captions, pretrain
 from .pseudolabels import LabelledCaption, label_is_right, measure_labels, read_gold, read_labels
 from .refer import ExpressionData, finetune_refer, refer_accuracy, zero_shot_regions
-from .scaleout import label_captions
+from .scaleout import label_captions, write_page
 from .store import Store, extract_regions
 from .logs import read_log
 from .worldfiles import write_world
@@ -379,10 +379,9 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     def line(cells, tag): return '<tr>' + ''.join(f'<{tag}>{cell}</{tag}>' for cell in cells) + '</tr>\n'
     return f'<table>{line(head, "th")}{"".join(line(cells, "td") for cells in rows)}</table>'
 
-STYLE = '''body{font:16px/1.55 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1f2933}
-table{border-collapse:collapse;margin:1rem 0} th,td{padding:.35rem .7rem;text-align:right;border-bottom:1px solid #d5dbe1}
+STYLE = '''table{border-collapse:collapse;margin:1rem 0} th,td{padding:.35rem .7rem;text-align:right;border-bottom:1px solid #d5dbe1}
 td{white-space:nowrap}
-th:first-child,td:first-child{text-align:left} img{max-width:100%} h1{line-height:1.2}
+th:first-child,td:first-child{text-align:left}
 .verdict{background:#eef6f2;border-left:4px solid #009e73;padding:.6rem 1rem}'''
 
 KNOWN = {'alignment': 'does the caption belong to the picture? (chance 50)', 'pairs': 'does the phrase belong to the region? (chance 50)',
@@ -442,10 +441,7 @@ def write_report(
     "One page with everything that came out."
     won, lost = differences(out, seeds[0], size.headline)
     rates = {arm: f'{config["learning_rate"]:g}' for arm, config in demo['plan']['pretraining'].items()}
-    page = f'''<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>vlground: what the grounding loss brings</title><style>{STYLE}</style>
-<h1>What the grounding loss brings</h1>
-<p>Two models were pre-trained on {size.pairs:,} captioned pictures of the small world. One was also asked, for phrases of the
+    body = f'''<p>Two models were pre-trained on {size.pairs:,} captioned pictures of the small world. One was also asked, for phrases of the
 caption and regions of the picture, whether they belong together. Nobody labelled those phrases; another model pointed at them. Apart from that each has
 the learning rate that a search found best for it ({rates["ours"]} with grounding, {rates["baseline"]} without). Then each was fine-tuned on referring
 expressions, beside a model that was not pre-trained at all. Numbers are means over {len(seeds)} seeds ± one standard error.
@@ -458,9 +454,8 @@ A seed stands for initial weights, order and masks; pictures, labels and the cho
 only with grounding and {len(lost)} only without it. A few of each, drawn by the seed: above those won by grounding, below those lost. The thick box
 is the choice of the model with grounding, the thin one of the model without; dashed grey is the truth.</p>
 {figure_part(difference_figure(out, won, lost), "six pictures with both models' choices")}
-<p>Made in {demo["seconds"]/60:.1f} minutes. All figures are in <code>demo.json</code>.</p></html>'''
-    with moved_into_place(out/'report.html') as part: part.write_text(page, encoding='utf-8')
-    return out/'report.html'
+<p>Made in {demo["seconds"]/60:.1f} minutes. All figures are in <code>demo.json</code>.</p>'''
+    return write_page(out/'report.html', 'What the grounding loss brings', body, STYLE)
 
 # %% ../nbs/90_demo.ipynb #bcbbdbcc
 def demo_table(

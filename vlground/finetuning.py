@@ -38,6 +38,7 @@ from .loading import Sampler
 from .phrases import SPECIAL, load_tokenizer
 from .pretrain import BACKBONES, PretrainingModel, load_start
 from .regions import write_boxes
+from .scaleout import write_page
 from .store import Store, cached_detector, extract_regions
 from .training import TrainConfig, train
 from .transformer import Batch
@@ -442,8 +443,7 @@ def figure_part(
     plt.close(figure)
     return f'<img alt="{html.escape(says)}" src="data:image/png;base64,{b64encode(file.getvalue()).decode()}">'
 
-_STYLE = '''body{font:16px/1.55 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1f2937;background:#fff}
-main{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,22rem),1fr));gap:1.5rem}figure{margin:0}img{max-width:100%}figcaption{font-size:.85rem;color:#6b7280}'''
+_STYLE = 'body{max-width:72rem}main{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,22rem),1fr));gap:1.5rem}figure{margin:0}figcaption{font-size:.85rem;color:#6b7280}'
 
 def write_figures(
     figures: Mapping[str, Figure], # caption -> figure
@@ -453,6 +453,4 @@ def write_figures(
 ) -> Path: # the page
     "Write a page of figures; it needs no server and no network."
     parts = ''.join(f'<figure>{figure_part(figure, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>' for caption, figure in figures.items())
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
-    with moved_into_place(file) as part: part.write_text(f'{head}<h1>{html.escape(title)}</h1><p>{html.escape(told)}</p><main>{parts}</main></html>', encoding='utf-8')
-    return Path(file)
+    return write_page(file, title, f'<p>{html.escape(told)}</p><main>{parts}</main>', _STYLE)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['cached_teacher', 'ENGINES', 'LabelJob', 'LabelledShard', 'label_shard', 'run_on_ray', 'label_captions',
-           'LabelSummary', 'summarise', 'view_of', 'sample_labels', 'write_label_page']
+           'LabelSummary', 'summarise', 'view_of', 'write_page', 'sample_labels', 'write_label_page']
 
 # %% ../nbs/11_scaleout.ipynb #2b110004
 import html
@@ -180,8 +180,20 @@ def view_of(
                          [place[label.phrase] for label in labelled.labels], torch.zeros(0, 4) if regions is None else regions)
 
 # %% ../nbs/11_scaleout.ipynb #2b110037
-_STYLE = '''body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:62rem;padding:0 1rem;color:#1f2937;background:#fff}
-table{border-collapse:collapse;margin:1rem 0}td{padding:.15rem 1rem .15rem 0}td+td{text-align:right;font-variant-numeric:tabular-nums}
+_STYLE = 'body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:62rem;padding:0 1rem;color:#1f2937;background:#fff}h1{line-height:1.2}img{max-width:100%}'
+
+def write_page(
+    file: Path | str, # the page
+    title: str, # of the page
+    body: str, # HTML
+    style: str = '', # CSS beside that of all our pages
+) -> Path: # the page
+    "Write a page; it needs no server and no network."
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
+    with moved_into_place(file) as part: part.write_text(f'{head}<style>{_STYLE}\n{style}</style><h1>{html.escape(title)}</h1>{body}</html>', encoding='utf-8')
+    return Path(file)
+
+_LABELS_STYLE = '''table{border-collapse:collapse;margin:1rem 0}td{padding:.15rem 1rem .15rem 0}td+td{text-align:right;font-variant-numeric:tabular-nums}
 section{border-top:1px solid #d1d5db;padding:1.2rem 0}h2{font-size:.85rem;font-weight:400;color:#6b7280;margin:0 0 .5rem}'''
 
 def sample_labels(
@@ -208,7 +220,4 @@ def write_label_page(
         picture = read_picture(pictures[each.image_id])
         regions = regions_of(each, store) if store and each.image_id in store.index else None
         if not isinstance(picture, str): views.append(f'<section><h2>{html.escape(each.id)}</h2>{view_of(each, picture, regions).to_html()}</section>')
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
-    page = f'{head}<h1>{html.escape(title)}</h1><table>{table}</table><p>{len(views)} of them, chosen by a hash of their ids:</p>{"".join(views)}</html>'
-    with moved_into_place(file) as temporary: temporary.write_text(page, encoding='utf-8')
-    return Path(file)
+    return write_page(file, title, f'<table>{table}</table><p>{len(views)} of them, chosen by a hash of their ids:</p>{"".join(views)}', _LABELS_STYLE)

@@ -6,7 +6,7 @@
 __all__ = ['RATE_SEARCH', 'SCALES', 'SOURCES', 'Scale', 'changed_scale', 'data_runs', 'pretrain_run', 'finetune_run',
            'table_runs', 'grounder_run', 'measure_grounder', 'multi_run', 'beside_runs', 'collect_table',
            'seconds_by_kind', 'planned_hours', 'read_known', 'take_known', 'keep_known', 'run_table', 'read_cells',
-           'read_beside', 'differing_items', 'write_figure5']
+           'read_beside', 'differing_items', 'draw_items', 'figure5_view', 'write_figure5']
 
 # %% ../nbs/22_tables.ipynb #201d4a4c
 import json
@@ -20,13 +20,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .claims import PARTS, TABLES, TASKS, Cell, Column, Row, Table, as_text, table_rows
-from .core import load_json, moved_into_place, rng, save_json
+from .core import load_json, rng, save_json
 from .datasets import typed_fields
 from .expressions import read_refer
 from .finetuning import read_predictions
 from .grounder import world_teacher
 from .refer import finetune_grounder, pointing_accuracy
 from .runs import Run, in_order, is_done, schedule, work_off
+from .scaleout import write_page
 from .training import TrainConfig
 from .vcr import choice_items
 from .vcrdata import VCRItem, read_vcr
@@ -67,7 +68,7 @@ def _pretraining(**options) -> dict[str, dict]: return {backbone: dict(preset=pr
 
 SCALES = {
     'demo': Scale((0, 1), _pretraining(steps=20, batch_size=32), _HOW | dict(vqa=_HOW['vqa'] | dict(least=1)), dict(refer=(20, 15, 10), vqa=(10, 8, 6), vcr=(6, 5, 4)), _BEST,
-                  dict(pairs=120, val=4, refer=40, vqa=20, vcr=20, seed=3)),
+                  dict(pairs=120, val=4, refer=40, vqa=20, vcr=20, seed=3), workers=1),
     'laptop': Scale((0, 1, 2), _pretraining(steps=1800), _HOW, _STEPS, _BEST, dict(pairs=32_000, **_WORLD)),
     'search': Scale((0,), _pretraining(steps=1800), _HOW, _STEPS, {}, dict(pairs=32_000, val=400, refer=1000, vqa=8, vcr=8, seed=100), splits=('val',)),
     'gpu': Scale((0, 1, 2, 3, 4), _pretraining(**_BASE), {task: options | dict(learning_rate=4e-5, precision='bfloat16') for task, options in _HOW.items()}, _STEPS,
@@ -166,15 +167,18 @@ def table_runs(
     return {run.name: run for run in [*runs, *beside]}
 
 # %% ../nbs/22_tables.ipynb #e565eb19
+_GROUNDER_RATES, _GROUNDER_BEST = (1e-4, 3e-4, 1e-3), 3e-4
+
 def grounder_run(
     scale: Scale, # how much
     seed: int, # of everything random
     sources: Mapping[str, str] = SOURCES, # where the data lie
+    rate: float | None = None, # highest learning rate; None: the one that was found best
 ) -> Run:
     "The one-stage grounder, fine-tuned on expressions."
-    steps = scale.steps['refer'][0]
-    options = dict(data=sources['refer'], images='{out}/W/images', out=f'{{out}}/runs/grounder-{seed}', steps=steps, splits=list(scale.splits), seed=seed)
-    return Run(f'grounder-{seed}', 'vlground.tables:measure_grounder', options, (data_runs(scale)['world'],), 'grounder', steps)
+    steps, name = scale.steps['refer'][0], f'grounder-{seed}' if rate is None else f'grounder-{rate:g}-{seed}'
+    options = dict(data=sources['refer'], images='{out}/W/images', out=f'{{out}}/runs/{name}', steps=steps, splits=list(scale.splits), seed=seed, learning_rate=rate or _GROUNDER_BEST)
+    return Run(name, 'vlground.tables:measure_grounder', options, (data_runs(scale)['world'],), 'grounder', steps)
 
 def measure_grounder(
     data: str, # folder of refcoco+
@@ -183,10 +187,11 @@ def measure_grounder(
     steps: int, # of fine-tuning
     splits: Sequence[str], # to measure on
     seed: int, # of everything random
+    learning_rate: float, # the highest
 ) -> None:
     "Fine-tune the world's one-stage grounder and measure it; leaves result.json."
     found, teacher = read_refer(data), world_teacher()
-    how = TrainConfig(steps=steps, batch_size=12, learning_rate=3e-4, weight_decay=1e-2, clip=5., seed=seed, threads=1)
+    how = TrainConfig(steps=steps, batch_size=12, learning_rate=learning_rate, weight_decay=1e-2, clip=5., seed=seed, threads=1)
     tuned = finetune_grounder(teacher, found.split('train'), images, out, how, progress='file')
     def figures(split):
         said = [each for each in found.expressions if each.split == split]
@@ -209,7 +214,8 @@ def beside_runs(
     scale: Scale, # how much
     sources: Mapping[str, str] = SOURCES, # where the data lie
 ) -> list[Run]: # of all seeds
-    "The models that stand beside Table I; the one-stage grounder is that of the small world."
+    "The models that stand beside Table I, and beside the search for rates; the one-stage grounder is that of the small world."
+    if name == 'rates': return [grounder_run(scale, seed, sources, rate) for seed in scale.seeds for rate in _GROUNDER_RATES]
     return [run for seed in scale.seeds for run in ([grounder_run(scale, seed, sources)] if scale.world else []) + [multi_run(scale, seed, sources)]] if name == 'I' else []
 
 # %% ../nbs/22_tables.ipynb #e624fb53
@@ -336,9 +342,12 @@ def _tidy(out: Path, runs: Mapping[str, Run], lean: bool) -> None:
 def _beside(out: Path, runs: Mapping[str, Run], scale: Scale) -> dict[str, dict[int, float]]: # model -> seed -> accuracy on expressions
     "What the models beside the table have reached."
     found = {}
-    for name, kind, key in (('grounder', 'grounder', 'accuracy'), ('grounder as it ships', 'grounder', 'as_shipped'), ('multi', 'multi', 'accuracy')):
-        done = [seed for seed in scale.seeds if f'{kind}-{seed}' in runs and is_done(out, runs[f'{kind}-{seed}'])]
-        if done: found[name] = {seed: _together(load_json(out/'runs'/f'{kind}-{seed}'/'result.json'), scale.splits, key) for seed in done}
+    for name, run in runs.items():
+        if not name.startswith(('grounder-', 'multi-')) or not is_done(out, run): continue
+        model, _, seed = name.rpartition('-')
+        result = load_json(out/'runs'/name/'result.json')
+        for shown, key in ((model, 'accuracy'), ('grounder as it ships', 'as_shipped')):
+            if key in result[scale.splits[0]]: found.setdefault(shown, {})[int(seed)] = _together(result, scale.splits, key)
     return found
 
 # %% ../nbs/22_tables.ipynb #a5e9a756
@@ -418,25 +427,39 @@ def differing_items(
     for heap in heaps: rng('figure5', seed).shuffle(heap)
     return heaps
 
-def write_figure5(
+# %% ../nbs/22_tables.ipynb #b193e250
+def draw_items(
     out: Path | str, # folder of the runs
     scale: Scale, # how much
     sources: Mapping[str, str] = SOURCES, # where the data lie
     count: int = 6, # items of each heap
-    seed: int | None = None, # of the runs, and of the order; None: the first of the scale
-) -> Path: # the page
-    "A page with items won and lost, to step through."
+) -> dict: # plain JSON: 'won', 'lost', 'of' and 'two_seeds', counts; 'items', ids; 'shown', how many of them were won; 'predictions' about them, of each model
+    "Items of both heaps, as the first seed of the scale answers them, in an order drawn by that seed."
     if len(scale.seeds) < 2: raise ValueError('Figure 5 compares two seeds of one model: take two seeds at least')
-    out, (rows, (column,)), seed = Path(out), TABLES['figure5'], scale.seeds[0] if seed is None else seed
-    def answers(row, seed): return out/'runs'/column.name(row, seed)/'predictions-val.jsonl'
-    predictions, folder = {row.title(): answers(row, seed) for row in rows}, sources['vcr'].replace('{out}', str(out))
-    items, another = read_vcr(folder, 'val'), next(each for each in scale.seeds if each != seed)
-    won, lost = differing_items(items, *predictions.values(), seed)
+    (rows, (column,)), (seed, another, *_), folder = TABLES['figure5'], scale.seeds, sources['vcr'].replace('{out}', str(out))
+    def answers(row, seed): return Path(out)/'runs'/column.name(row, seed)/'predictions-val.jsonl'
+    items, files = read_vcr(folder, 'val'), {row.title(): answers(row, seed) for row in rows}
+    won, lost = differing_items(items, *files.values(), seed)
     noise = sum(map(len, differing_items(items, answers(rows[0], seed), answers(rows[0], another))))
-    view = ChoiceView(choice_items([*won[:count], *lost[:count]], folder, predictions))
-    told = (f'Drawn by a seed from the {len(won)} items that only ours answers rightly (the first {min(count, len(won))}) and the {len(lost)} that only the baseline does.'
-            f' Of {len(items)} items, two seeds of the baseline differ in {noise}.')
-    head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Figure 5</title>'
-    style = '<style>body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:62rem;padding:0 1rem;color:#1f2937;background:#fff}</style>'
-    with moved_into_place(out/'figure5.html') as part: part.write_text(f'{head}{style}<h1>Figure 5, both ways</h1><p>{told}</p>{view.to_html()}</html>', encoding='utf-8')
-    return out/'figure5.html'
+    drawn = [item.annot_id for item in (*won[:count], *lost[:count])]
+    said = {model: [row for row in read_predictions(file) if row['annot_id'] in drawn] for model, file in files.items()}
+    return dict(won=len(won), lost=len(lost), of=len(items), two_seeds=noise, items=drawn, shown=min(count, len(won)), predictions=said)
+
+def figure5_view(
+    drawn: Mapping, # as `draw_items` gives it
+    items: Sequence[VCRItem], # those of the split
+    folder: str | Path, # holds vcr1images with the pictures of what was drawn
+) -> ChoiceView:
+    "What was drawn, to step through: those won, then those lost."
+    known = {item.annot_id: item for item in items}
+    return ChoiceView(choice_items([known[name] for name in drawn['items']], folder, drawn['predictions']))
+
+def write_figure5(
+    drawn: Mapping, # as `draw_items` gives it
+    folder: str | Path, # data of VCR
+    file: str | Path, # the page
+) -> Path: # the page
+    "A page with items won and lost."
+    told = (f'Drawn by a seed from the {drawn["won"]} items that only ours answers rightly (the first {drawn["shown"]}) and the {drawn["lost"]} that only the baseline does.'
+            f' Of {drawn["of"]} items, two seeds of the baseline differ in {drawn["two_seeds"]}.')
+    return write_page(file, 'Figure 5, both ways', f'<p>{told}</p>{figure5_view(drawn, read_vcr(folder, "val"), folder).to_html()}')

@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from .core import GREEN, GREY, load_json, moved_into_place, run_jobs, save_json
+from .core import GREEN, GREY, load_json, run_jobs, save_json
 from .demo import FINETUNE, STYLE, circumstances, mean_and_error, run_folder
 from .expressions import read_refer
 from .finetuning import FinetuneConfig, figure_part, open_start
@@ -26,6 +26,7 @@ from .logs import read_log
 from .questions import answer_vocabulary, read_vqa, vqa_accuracy
 from .refer import ExpressionData, blind_accuracy, finetune_grounder, finetune_refer, pointing_accuracy, with_other_sets
 from .regions import write_boxes
+from .scaleout import write_page
 from .store import Store, extract_regions
 from .training import TrainConfig
 from .vcr import finetune_vcr, object_boxes, write_choice_page
@@ -211,12 +212,10 @@ def _write_report(out: Path, found: dict, seed: int) -> Path:
     runs = {ARMS[arm]: out/'runs'/f'vcr-{arm}-{seed}'/'predictions-val.jsonl' for arm in ('baseline', 'ours')}
     write_choice_page(read_vcr(out/'W'/'vcr', 'val'), out/'W'/'vcr', runs, out/'choices.html')
     write_answer_page(out/'runs'/f'vqa-ours-{seed}'/'predictions-val.jsonl', out/'W'/'images', out/'answers.html')
-    page = f'''<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>vlground: all tasks</title><style>{STYLE}</style>
-<h1>All tasks</h1><div style="overflow-x:auto"><table>{table}</table></div><p>{tasks_table(found).split(chr(10)*2)[1]}</p>
+    body = f'''<div style="overflow-x:auto"><table>{table}</table></div><p>{tasks_table(found).split(chr(10)*2)[1]}</p>
 {figure_part(tasks_figure(found), 'accuracy of four arms on five measures')}
-<p>To look at: <a href="choices.html">choices of both models</a>, <a href="answers.html">answers to questions</a>.</p></html>'''
-    with moved_into_place(out/'report.html') as part: part.write_text(page, encoding='utf-8')
-    return out/'report.html'
+<p>To look at: <a href="choices.html">choices of both models</a>, <a href="answers.html">answers to questions</a>.</p>'''
+    return write_page(out/'report.html', 'All tasks', body, STYLE)
 
 def run_tasks(
     demo: Path | str, # folder of a finished demo

@@ -27,6 +27,7 @@ from .core import moved_into_place, save_json, sha256_of, torch_rng
 from .finetuning import (FinetuneConfig, PictureTexts, Start, describe_run, finetune, in_float32, look_at, of_fraction, open_finished, open_regions,
                                  read_predictions, score_all, tokenizer_of, write_predictions)
 from .regions import check_boxes
+from .scaleout import write_page
 from .store import Store
 from .training import this_process
 from .transformer import Batch, Dropout, init_weights
@@ -230,20 +231,21 @@ def finetune_vcr(
 # %% ../nbs/21_vcr.ipynb #4b96e6fb
 def _joined(
     items: Sequence[VCRItem], # to be shown
-    predictions: Mapping[str, str | Path], # model -> its predictions, as `finetune_vcr` writes them
+    predictions: Mapping[str, str | Path | Sequence[Mapping]], # model -> its predictions, as `finetune_vcr` writes them, or their rows
 ) -> list[dict[str, dict]]: # of each item model -> its row
     "What each model says of each item."
     tables = {}
-    for model, file in predictions.items():
-        tables[model] = {row['annot_id']: row for row in read_predictions(file, dict(annot_id=str, answer=list, rationale=list))}
+    for model, given in predictions.items():
+        told, rows = (given, read_predictions(given, dict(annot_id=str, answer=list, rationale=list))) if isinstance(given, (str, Path)) else (model, given)
+        tables[model] = {row['annot_id']: row for row in rows}
         lacking = [item.annot_id for item in items if item.annot_id not in tables[model]]
-        if lacking: raise ValueError(f'{file}: it has no line for {len(lacking)} of {len(items)} items, the first is {lacking[0]}; take the predictions of the split that they come from')
+        if lacking: raise ValueError(f'{told}: it has no line for {len(lacking)} of {len(items)} items, the first is {lacking[0]}; take the predictions of the split that they come from')
     return [{model: table[item.annot_id] for model, table in tables.items()} for item in items]
 
 def choice_items(
     items: Sequence[VCRItem], # to be shown
     folder: str | Path, # holds vcr1images
-    predictions: Mapping[str, str | Path], # model -> its predictions, as `finetune_vcr` writes them
+    predictions: Mapping[str, str | Path | Sequence[Mapping]], # model -> its predictions, as `finetune_vcr` writes them, or their rows
 ) -> list[ChoiceItem]: # in the same order
     "What `ChoiceView` shows: items with their pictures, and what each model says of them."
     found = []
@@ -273,10 +275,7 @@ def write_choice_page(
     view = ChoiceView(choice_items([items[i] for i in order], folder, predictions))
     title, told = f'{len(order)} of {len(items):,} choices', 'A hash of their ids has chosen them.'
     if len(predictions) == 2: told = f'One model alone is right about the answer or the reason of {sum(map(any, differing)):,} items; these come first. Otherwise a hash of the ids decides.'
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
-    style = '<style>body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:62rem;padding:0 1rem;color:#1f2937;background:#fff}</style>'
-    with moved_into_place(file) as part: part.write_text(f'{head}{style}<h1>{title}</h1><p>{told}</p>{view.to_html()}</html>', encoding='utf-8')
-    return Path(file)
+    return write_page(file, title, f'<p>{told}</p>{view.to_html()}')
 
 # %% ../nbs/21_vcr.ipynb #6408a176
 @dataclass(frozen=True, eq=False)

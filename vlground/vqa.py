@@ -23,11 +23,12 @@ from torch import Tensor, nn
 
 from .albums import find_images, read_picture
 from .checkpoints import load_finished
-from .core import GREEN, GREY, ORANGE, Drawing, moved_into_place, save_json, sha256_of, show_image, torch_rng
+from .core import GREEN, GREY, ORANGE, Drawing, save_json, sha256_of, show_image, torch_rng
 from .finetuning import (FinetuneConfig, PictureTexts, Start, chosen_by_hash, describe_run, finetune, in_float32, look_at, of_fraction, open_finished, open_regions,
                                  read_predictions, score_all, tokenizer_of, write_predictions)
 from .phrases import load_tokenizer
 from .questions import Question, normalise_answer, read_answers, soft_targets, vqa_accuracy, write_answers
+from .scaleout import write_page
 from .store import Store
 from .training import this_process
 from .transformer import Batch, Dropout, init_weights, layer_norm
@@ -264,8 +265,7 @@ def predict(
     return Answered(image.convert('RGB'), text, *zip(*found))
 
 # %% ../nbs/20_vqa.ipynb #b3e1db52
-_PAGE_STYLE = f'''body{{font:16px/1.5 system-ui,sans-serif;margin:1.5rem auto;max-width:62rem;padding:0 1rem;color:#1f2937;background:#fff}}
-article{{border-top:1px solid #d1d5db;padding:1.2rem 0;display:grid;grid-template-columns:minmax(0,19rem) minmax(0,1fr);gap:1.2rem}}
+_PAGE_STYLE = f'''article{{border-top:1px solid #d1d5db;padding:1.2rem 0;display:grid;grid-template-columns:minmax(0,19rem) minmax(0,1fr);gap:1.2rem}}
 @media(max-width:640px){{article{{grid-template-columns:minmax(0,1fr)}}}}
 img{{max-width:100%;height:auto;display:block}}h2{{font-size:1.15rem;margin:0 0 .6rem;overflow-wrap:anywhere}}
 p{{margin:.6rem 0 0;overflow-wrap:anywhere}}ol,ul{{list-style:none;padding:0;margin:0}}h1+p+ul{{margin:.8rem 0 1.2rem}}
@@ -317,7 +317,4 @@ def write_answer_page(
     marks = [('first', 'a thick edge: the model says this; beside each bar stand its chance of being right, and how many people said the same'),
              ('said', 'green: people gave this answer'), ('unsaid', 'hatched orange: nobody did')][:3 if scores else 1]
     legend = ''.join(f'<li class="{kind}"><span class="track" aria-hidden="true"><i></i></span>{text}</li>' for kind, text in marks)
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Answers to questions</title><style>{_PAGE_STYLE}</style>'
-    page = f'{head}<h1>Answers to questions</h1><p>{told}Here are {len(parts)} of them, chosen by a hash of their ids.</p><ul>{legend}</ul>{"".join(parts)}</html>'
-    with moved_into_place(file) as temporary: temporary.write_text(page, encoding='utf-8')
-    return Path(file)
+    return write_page(file, 'Answers to questions', f'<p>{told}Here are {len(parts)} of them, chosen by a hash of their ids.</p><ul>{legend}</ul>{"".join(parts)}', _PAGE_STYLE)
