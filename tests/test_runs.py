@@ -229,7 +229,40 @@ def test_a_process_that_dies_with_its_run(tmp_path):
     code = f'import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom vlground.runs import Run, work_off\nif __name__ == "__main__": work_off({str(tmp_path/"out")!r}, [Run("b", "dies:now", dict(), (Run("a", "statistics:mean", dict(data=[1])),))], 2)'
     (tmp_path/'script.py').write_text(code)
     ended = subprocess.run([sys.executable, str(tmp_path/'script.py')], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(tmp_path)))
-    assert '1 of 2 runs are not done, as processes ended before their time (exit codes [-9, -9]; -9 may be a lack of memory)' in ended.stderr and (tmp_path/'out'/'done'/'a.json').exists()
+    assert '1 of 2 runs are not done, as processes ended before their time (exit codes [-9, -9, -9, -9, -9]; -9 may be a lack of memory)' in ended.stderr and (tmp_path/'out'/'done'/'a.json').exists()
+
+
+SPOILT = '''
+import os, sys
+from vlground.runs import Run, work_off
+def dies_once(path):
+    if not os.path.exists(path):
+        open(path, 'w').close()
+        os.kill(os.getpid(), 9)
+def tell(path, fail):
+    with open(path, 'w') as file: file.write(str(os.getpid()))
+    if fail: raise RuntimeError('spoilt')
+if __name__ == '__main__': work_off(sys.argv[1], eval(sys.argv[2]), 1)
+'''
+
+
+def run_script(tmp_path, runs):
+    (tmp_path/'script.py').write_text(SPOILT)
+    return subprocess.run([sys.executable, str(tmp_path/'script.py'), str(tmp_path/'out'), runs], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(tmp_path)))
+
+
+@pytest.mark.fault
+def test_a_process_that_dies_is_replaced(tmp_path):
+    ended = run_script(tmp_path, 'Run("a", "script:dies_once", dict(path="{out}/there")), Run("b", "statistics:mean", dict(data=[1]))')
+    assert ended.returncode == 0 and made(tmp_path/'out', 'a')['attempts'] == 2 and (tmp_path/'out'/'done'/'b.json').exists()
+
+
+@pytest.mark.fault
+def test_nothing_comes_after_a_failure_in_the_same_process(tmp_path):
+    ended = run_script(tmp_path, '[Run(name, "script:tell", dict(path="{out}/" + name, fail=name < "e")) for name in "abcdef"]')
+    assert '4 of 6 runs failed, the first is a (RuntimeError: spoilt)' in ended.stderr
+    first = [(tmp_path/'out'/name).read_text() for name in 'abcde']
+    assert len(set(first)) == 5 and (tmp_path/'out'/'f').read_text() == first[-1]
 
 
 def test_attempts_are_counted(tmp_path):

@@ -1,11 +1,13 @@
 "The paper's tables: plans, runs, and one command for each."
 import json
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,10 @@ from filelock import FileLock
 
 from vlground.claims import ARMS, TABLES, Column, Row, Table
 from vlground.core import load_json
+from vlground.pretrain import PRESETS
 from vlground.runs import in_order, is_done
-from vlground.tables import (RATE_SEARCH, SCALES, SOURCES, beside_runs, changed_scale, collect_table, data_runs, differing_items, draw_items, finetune_run, keep_known, planned_hours, pretrain_run,
-                             read_cells, read_known, run_table, seconds_by_kind, table_runs, take_known)
+from vlground.tables import (RATE_SEARCH, SCALES, SOURCES, beside_runs, changed_scale, collect_table, data_runs, differing_items, fingerprint, finetune_run, grounder_run, keep_known,
+                             planned_hours, pretrain_run, read_beside, read_cells, read_known, run_table, seconds_by_kind, table_runs, take_known)
 
 TINY = replace(SCALES['demo'], pretraining=dict(vilbert=dict(preset='mini', steps=2, batch_size=8), vlbert=dict(preset='mini-vlbert', steps=2, batch_size=8)), steps=dict(refer=(2, 2, 2), vqa=(2, 2, 2), vcr=(2, 2, 2)),
                world=dict(pairs=24, val=4, refer=20, vqa=8, vcr=20, seed=3))
@@ -50,13 +53,38 @@ def test_arms_differ_in_what_they_are_called_for_alone():
     assert all(made[arm]['spe'] == ('SPE' in says) and made[arm]['grounding'] == ('grounding' in says) and made[arm].get('level', 'none') in says + 'none' for arm, says in ARMS.items())
 
 
-def test_real_data_need_nothing_to_be_made():
-    sources = {name: f'/data/{name}' for name in ('labels', 'regions', 'refer', 'refer_regions', 'vqa', 'vqa_regions', 'vcr', 'vcr_regions')}
+@pytest.fixture
+def sources(tmp_path): # folders of one's own
+    for name in SOURCES:
+        for part in ('refcoco+', 'refcoco', 'refcocog') if name == 'refer' else ('',):
+            (tmp_path/'data'/name/part).mkdir(parents=True)
+            (tmp_path/'data'/name/part/('val.jsonl' if name in ('refer', 'vqa', 'vcr') else 'manifest.json')).write_text(name)
+    return {name: str(tmp_path/'data'/name) for name in SOURCES}
+
+
+def test_real_data_need_nothing_to_be_made(sources):
     plan = in_order(table_runs(TABLES['II'], SCALES['real'], sources).values())
     assert {run.call for run in plan.values()} == {'vlground.cli:vlground_pretrain', 'vlground.cli:vlground_finetune'}
     run = plan['vilbert-ours-0.125-0-vqa-1']
-    assert run.options['data'] == '/data/vqa' and run.options['course'] == 'vilbert' and 'steps' not in run.options
+    assert run.options['data'] == sources['vqa'] and run.options['course'] == 'vilbert' and 'steps' not in run.options
     assert plan['vilbert-ours-0.125-0'].options['preset'] == 'paper' and 'learning_rate' not in plan['vilbert-ours-0.125-0'].options
+
+
+@pytest.mark.parametrize('name', ['regions', 'vqa'])
+def test_data_that_change_under_their_name_are_other_data(sources, name):
+    before = {each: run.digest for each, run in in_order(table_runs(TABLES['I'], SCALES['real'], sources).values()).items()}
+    next(file for file in Path(sources[name]).iterdir()).write_text('another')
+    fingerprint.cache_clear()
+    after = {each: run.digest for each, run in in_order(table_runs(TABLES['I'], SCALES['real'], sources).values()).items()}
+    assert {each for each in before if before[each] != after[each]} == {each for each in before if name == 'regions' or '-vqa-' in each}
+
+
+def test_settings_behind_a_name_count(monkeypatch):
+    wanted = [finetune_run(Row('vilbert', 'ours', 1/8), Column('vqa', 1.), 0, SCALES['laptop'])]
+    before = in_order(wanted)
+    monkeypatch.setitem(PRESETS, 'mini', replace(PRESETS['mini'], swap=.4))
+    again = in_order([finetune_run(Row('vilbert', 'ours', 1/8), Column('vqa', 1.), 0, SCALES['laptop'])])
+    assert [name for name in before if before[name].digest != again[name].digest] == ['vilbert-ours-0.125-0', 'vilbert-ours-0.125-0-vqa-1']
 
 
 def test_options_are_known_to_the_commands():
@@ -97,7 +125,7 @@ def test_a_table_from_beginning_to_end(made):
     assert all(set(cell.values) == {0, 1} and all(0 <= value <= 1 for value in cell.values.values()) for cell in cells)
     for cell in cells: # as the runs themselves say
         if cell.column != 'refer': assert cell.values[1] == load_json(out/'runs'/f'{cell.row.name(1)}-vcr-1'/'result.json')['val'][cell.column]
-    assert shown[0].startswith('small: 17 runs, 17 of them to be done; about') and 'not measured' in shown[1] and 'not measured' not in shown[-1]
+    assert shown[0].startswith('small: 6 numbers, 17 runs, 17 of them to be done; about') and 'not measured' in shown[1] and 'not measured' not in shown[-1]
 
 
 def test_nothing_is_done_twice(made):
@@ -123,6 +151,26 @@ def test_a_lean_scale_keeps_no_weights_of_what_was_measured(made, tmp_path):
     shutil.copytree(made[0], tmp_path/'lean')
     run_table('small', SMALL, replace(TINY, lean=True), tmp_path/'lean', show=lambda text: None)
     assert sorted(file.parent.name for file in (tmp_path/'lean'/'runs').glob('*/final.safetensors')) == sorted(row.name(seed) for row in SMALL.rows for seed in TINY.seeds)
+
+
+def tidy_up(out, gate): # what a command does whenever a run has ended
+    gate.wait()
+    run_table('small', SMALL, replace(TINY, lean=True), out, show=lambda text: None, workers=0)
+
+
+@pytest.mark.fault
+def test_two_commands_may_tidy_up_at_the_same_time(made, tmp_path):
+    shutil.copytree(made[0], tmp_path/'lean')
+    for file in (tmp_path/'lean'/'runs').glob('*/final.safetensors'):
+        for i in range(300): # so many that both are at it together
+            (file.parent/'checkpoints').mkdir(exist_ok=True)
+            (file.parent/'checkpoints'/f'{i}.safetensors').touch()
+    context = get_context('spawn')
+    gate = context.Barrier(2)
+    both = [context.Process(target=tidy_up, args=(tmp_path/'lean', gate)) for _ in range(2)]
+    for each in both: each.start()
+    for each in both: each.join(60)
+    assert [each.exitcode for each in both] == [0, 0] and not list((tmp_path/'lean'/'runs').rglob('checkpoints'))
 
 
 def test_results_of_elsewhere_are_not_made_again(made, tmp_path):
@@ -200,6 +248,20 @@ def test_bad_sources(tmp_path, how, said):
     with pytest.raises(ValueError, match=said): run_table('II', TABLES['II'], out=tmp_path, **how)
 
 
+@pytest.mark.parametrize('name, change, said', [
+    ('II', dict(vqa='nowhere'), 'sources: vqa: nowhere: there is no such folder, or it holds neither a manifest nor annotations'), ('II', dict(vcr_regions=3), 'sources: vcr_regions must name a folder, got 3'),
+    ('I', dict(refer='{vqa}'), 'no refcoco.* and no refcoco and no refcocog; the multi-task model')])
+def test_sources_that_are_not_there(sources, tmp_path, name, change, said):
+    change = {key: value.format(**sources) if isinstance(value, str) else value for key, value in change.items()}
+    with pytest.raises((ValueError, OSError), match=said): run_table(name, TABLES[name], SCALES['real'], tmp_path/'out', sources | change, only_plan=True)
+
+
+@pytest.mark.parametrize('change, workers, said', [(dict(seeds=()), 0, r'seeds: expected .* got \[\]'), (dict(seeds=('a',)), 0, 'seeds: expected'), (dict(seeds=(1, 1)), 0, 'different'), (dict(splits=('vall',)), 0, 'splits: expected some of val'),
+                                                   ({}, -1, 'workers must be 0 or more'), (dict(pretraining=dict(vilbert=dict(preset='nope'))), 0, "no preset 'nope'")])
+def test_scales_that_cannot_be(tmp_path, change, workers, said):
+    with pytest.raises(ValueError, match=said): run_table('II', TABLES['II'], replace(TINY, **change), tmp_path, workers=workers, only_plan=True)
+
+
 def test_a_scale_of_ones_own():
     scale = changed_scale(SCALES['gpu'], dict(seeds=[3, 4], device='cpu', pretraining=dict(vilbert=dict(accumulate=4)), rates={'vilbert ours': 3e-4}))
     assert scale.seeds == (3, 4) and scale.device == 'cpu' and scale.pretraining['vilbert'] == SCALES['gpu'].pretraining['vilbert'] | dict(accumulate=4)
@@ -218,27 +280,30 @@ def test_a_scale_of_ones_own():
     (dict(pretraining=3), 'pretraining was .*, which 3 cannot replace'),
     (dict(pretraining=dict(vilbert='mini')), 'pretraining.vilbert was .*, which "mini" cannot replace'),
     (dict(device=dict(a=1)), 'device was "cpu", which .* cannot replace'), (dict(seeds=3), r'seeds was \[0, 1\], which 3 cannot replace'),
-    (dict(steps=dict(refer=[7])), r'steps.refer was \[20, 15, 10\], which \[7\] cannot replace')])
+    (dict(steps=dict(refer=[7])), r'steps.refer must be 3 numbers, got \[7\]'), (dict(steps=dict(refer=None)), r'steps was|steps is needed whole'), (dict(world=dict(pairs='many')), 'world.pairs was 120, which "many" cannot'),
+    (dict(world=dict(pears=3)), 'world has no pears; it has pairs'), (dict(rates={'vilbert-ours': 1e-3}), 'rates has no vilbert-ours; it has vilbert baseline'), (dict(finetuning=dict(reffer={})), 'finetuning has no reffer')])
 def test_changes_that_are_none(changes, said):
     with pytest.raises(ValueError, match=said): changed_scale(SCALES['demo'], changes)
 
 
-def test_options_that_no_command_has_are_told_by_the_plan(tmp_path):
+def test_options_that_no_command_has_are_told_by_the_plan(sources, tmp_path):
     scale = changed_scale(SCALES['real'], dict(pretraining=dict(vilbert=dict(layers=3))))
     with pytest.raises(ValueError, match='vilbert-baseline-0.125-0: vlground.cli:vlground_pretrain cannot be called with these options .*layers'):
-        run_table('II', TABLES['II'], scale, tmp_path, SOURCES, only_plan=True)
+        run_table('II', TABLES['II'], scale, tmp_path, sources, only_plan=True)
 
 
 def test_a_study_that_needs_the_truth_is_refused_elsewhere(tmp_path):
     from vlground.variations import STUDIES, study_table
-    with pytest.raises(ValueError, match='teacher needs the truth about captions'): run_table('teacher', study_table(STUDIES['teacher']), SCALES['real'], tmp_path, SOURCES)
+    with pytest.raises(ValueError, match='teacher compares labels that the plan of a small world makes'): run_table('teacher', study_table(STUDIES['teacher']), SCALES['real'], tmp_path, SOURCES)
 
 
-def test_nobody_knows_how_long_it_takes_elsewhere(tmp_path):
+def test_nobody_knows_how_long_it_takes_elsewhere(sources, tmp_path):
     assert planned_hours(tmp_path, table_runs(TABLES['II'], SCALES['real']).values(), 1, {}) is None
     shown = []
-    run_table('II', TABLES['II'], SCALES['real'], tmp_path, SOURCES, show=shown.append, only_plan=True)
-    assert 'nobody knows how long it takes' in shown[0]
+    run_table('II', TABLES['II'], SCALES['real'], tmp_path, sources, show=shown.append, only_plan=True)
+    larger = replace(TINY, pretraining=dict(vilbert=dict(preset='mini', batch_size=640), vlbert=dict(preset='mini-vlbert')))
+    run_table('II', TABLES['II'], larger, tmp_path, show=shown.append, only_plan=True)
+    assert 'nobody knows how long it takes' in shown[1] and 'nobody knows how long it takes' in shown[0]
 
 
 def test_the_rates_are_the_best_of_their_search():
@@ -248,10 +313,62 @@ def test_the_rates_are_the_best_of_their_search():
         name, rate, value = f'{cell.row.backbone} {cell.row.arm}', dict(cell.row.study)['learning_rate'], statistics.mean(cell.values.values())
         if value > best.get(name, (0, 0))[1]: best[name] = rate, value
     assert {name: rate for name, (rate, _) in best.items()} == dict(SCALES['laptop'].rates)
+    grounders = {name: statistics.mean(some.values()) for name, some in read_beside(made).items() if name.startswith('grounder-')}
+    assert max(grounders, key=grounders.get) == f'grounder-{grounder_run(SCALES["laptop"], 0).options["learning_rate"]:g}' and len(grounders) == 3
 
 
-def test_figure_5_needs_two_seeds(tmp_path):
-    with pytest.raises(ValueError, match='two seeds at least'): draw_items(tmp_path, replace(TINY, seeds=(0,)))
+def tables_command(folder, *words):
+    command = [str(Path(sys.executable).with_name('vlground_tables')), *words, '--scale', 'demo', '--changes', str(folder/'tiny.json'), '--out', str(folder/'out'), '--results', str(folder/'results')]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.fixture(scope='module')
+def commanded(tmp_path_factory): # what the command leaves
+    folder = tmp_path_factory.mktemp('commanded')
+    (folder/'tiny.json').write_text(json.dumps(dict(pretraining=TINY.pretraining, steps=TINY.steps, world=TINY.world)))
+    told = {name: tables_command(folder, name) for name in ('II', 'figure5', 'claims')}
+    assert all(ended.returncode == 0 for ended in told.values()), [ended.stderr for ended in told.values()]
+    return folder, told
+
+
+def test_the_command_leaves_a_table_for_each_use(commanded):
+    folder, told = commanded
+    found = load_json(folder/'results'/'table-II-demo-tiny.json')
+    assert [set(cell.values) for cell in read_cells(found)] == [{0, 1}]*16 and found['scale'] == 'demo-tiny' and found['data'] == {}
+    page, latex, lines = ((folder/'out'/f'table-II-demo-tiny.{kind}').read_text() for kind in ('md', 'tex', 'csv'))
+    assert page.count('| ViLBERT') == 4 + 3 and latex.count('begin{tabular}') == 2 and len(lines.splitlines()) == 1 + 32 and told['II'].stdout.splitlines()[-1].endswith('table-II-demo-tiny.json')
+    assert not re.search(r'(?<!\\)[_%#]|[±→−]', latex) # what LaTeX would trip over
+
+
+def test_figure_5_shows_both_ways(commanded):
+    folder, told = commanded
+    drawn = load_json(folder/'results'/'table-figure5-demo-tiny.json')['drawn']
+    assert ', 0 of them to be done' in told['figure5'].stdout and drawn['shown'] <= drawn['won'] <= drawn['of'] and len(drawn['items']) <= drawn['won'] + drawn['lost']
+    assert f'the {drawn["lost"]} that only the baseline does' in (folder/'out'/'figure5.html').read_text()
+
+
+def test_claims_are_told_of_what_was_measured(commanded):
+    folder, told = commanded
+    asked = {claim['text']: claim for claim in load_json(folder/'results'/'claims-demo-tiny.json')['claims']}
+    assert len(asked) == 14 == len(told['claims'].stdout.splitlines()) and {claim['verdict'] for claim in asked.values() if claim['table'] != 'II'} == {'not measured'}
+    assert asked['SPE improves performance']['verdict'] in ('holds', 'fails', 'undecided')
+
+
+def test_claims_of_tables_that_were_made_differently_are_refused(commanded, tmp_path):
+    shutil.copytree(commanded[0], tmp_path/'other')
+    found = load_json(tmp_path/'other'/'results'/'table-II-demo-tiny.json')
+    for change, said in ((dict(settings=found['settings'] | dict(keep=9)), 'other settings'), (dict(data=dict(vqa='0')), 'other data')):
+        (tmp_path/'other'/'results'/'table-III-demo-tiny.json').write_text(json.dumps(found | change))
+        ended = tables_command(tmp_path/'other', 'claims')
+        assert ended.returncode == 1 and f'table-III-demo-tiny.json was made {"with" if said == "other settings" else "from"} {said} than table-II' in ended.stderr
+
+
+def test_figure_5_needs_two_seeds_and_predictions(made, tmp_path):
+    with pytest.raises(ValueError, match='two seeds at least'): run_table('figure5', TABLES['figure5'], replace(TINY, seeds=(0,)), tmp_path, only_plan=True)
+    runs = table_runs(TABLES['figure5'], TINY)
+    keep_known(tmp_path/'known.json', made[0], runs)
+    take_known(tmp_path/'there', read_known(tmp_path/'known.json', runs))
+    with pytest.raises(ValueError, match='was found elsewhere, without predictions'): run_table('figure5', TABLES['figure5'], TINY, tmp_path/'there', only_plan=True)
 
 
 @pytest.mark.fault

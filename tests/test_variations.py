@@ -50,7 +50,7 @@ def test_made_once_and_from_the_seed(spoiled, small_world, small_regions, small_
 
 
 def test_the_teacher_is_measured_as_its_labels_are(small_world, small_regions, small_labels, tmp_path):
-    run = study_runs(STUDIES['teacher'], SCALES['demo'])[0]
+    *_, run = study_runs(STUDIES['teacher'], SCALES['demo'])
     measure_teacher(small_labels, small_world/'gold'/'captions.jsonl', small_regions, tmp_path)
     found = measure_labels(read_labels(small_labels), Store(small_regions), read_gold(small_world/'gold'/'captions.jsonl'))
     assert load_json(tmp_path/'result.json') == dict(wrong=1 - found['precision'], precision=found['precision'], recall=found['recall']) and run.function() is measure_teacher
@@ -60,9 +60,10 @@ def test_the_teacher_is_measured_as_its_labels_are(small_world, small_regions, s
 
 def test_the_teacher_stands_where_it_was_measured():
     study = STUDIES['teacher']
-    for ax in study_figure(study, made(study), {'the teacher': .53}).axes:
-        assert [label.get_text().replace('\n', ' ') for label in ax.get_xticklabels()] == [name for name in study.rows if name != 'the teacher']
-        assert list(ax.get_xticks()) == [0, .25, .5, .75, 1, 1.25] and [text.xy[0] for text in ax.texts] == [.53]
+    on_axis = {'0': .03, '0.25': .26, '0.5': .5, '0.75': .74, '1': .95, 'the teacher': .53}
+    for ax in study_figure(study, made(study), on_axis).axes:
+        assert [label.get_text().replace('\n', ' ') for label in ax.get_xticklabels()] == ['no labels', '0', '0.25', '0.5', '0.75', '1'] and max(ax.get_xticks()) == 1.2
+        assert [text.xy[0] for text in ax.texts] == [.53] and list(ax.get_lines()[-1].get_xdata()) == [.03, .26, .5, .74, .95]
 
 
 def test_studies_share_runs_with_the_tables():

@@ -72,7 +72,7 @@ def check_paired_interval(
     answer: Callable, # (ours, baseline, t) -> (low, high)
 ) -> Verdict:
     "Exercise 1 of lesson 22, what a table says: the interval of a paired difference."
-    def is_pair(found, *_): return isinstance(found, (tuple, list)) and len(found) == 2
+    def is_pair(found, *_): return hasattr(found, '__len__') and not isinstance(found, str) and len(found) == 2
     def by_fractions(found, ours, baseline, t):
         gains = [Fraction(a) - Fraction(b) for a, b in zip(ours, baseline)]
         mean = sum(gains)/len(gains)

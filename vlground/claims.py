@@ -26,6 +26,8 @@ TASKS = {'refer': ('refer',), 'vqa': ('vqa',), 'vcr': ('answer', 'rationale')} #
 _NAMES = {'vilbert': 'ViLBERT', 'vlbert': 'VL-BERT'}
 COLUMNS = {'refer': 'Visual grounding', 'vqa': 'VQA', 'answer': 'VCR Q→A', 'rationale': 'VCR QA→R'}
 
+_STUDIED = {'labels': '{}', 'learning_rate': 'rate {:g}', 'rate_of': 'at the rate of {}', 'grounding_weight': 'weight {:g}', 'threshold': 'IoU above {:g}'} # option -> how a title says it
+
 class Row(NamedTuple):
     "A pre-training, whatever its seed."
     backbone: str # 'vilbert' or 'vlbert'
@@ -33,14 +35,17 @@ class Row(NamedTuple):
     fraction: float # of the captioned pictures
     study: tuple[tuple[str, float | str], ...] = () # what else is changed: options of vlground_pretrain
 
+    def studied(self) -> dict[str, float | str]:
+        "What else is changed; of a folder its name."
+        return {key: value.split('/')[-1] if isinstance(value, str) else value for key, value in self.study}
+
     def name(self, seed: int) -> str: # of its run
         "Says it all, without a slash."
-        changed = (str(value).split('/')[-1] if key == 'labels' else f'{key}-{value}' for key, value in self.study)
-        return '-'.join([self.backbone, self.arm, f'{self.fraction:g}', *changed, str(seed)])
+        return '-'.join([self.backbone, self.arm, f'{self.fraction:g}', *(value if key == 'labels' else f'{key}-{value}' for key, value in self.studied().items()), str(seed)])
 
     def title(self) -> str:
         "For people; without the fraction."
-        return ' '.join([_NAMES[self.backbone], ARMS[self.arm], *(str(value).split('/')[-1] if key == 'labels' else f'{key} {value}' for key, value in self.study)])
+        return ' '.join([_NAMES[self.backbone], ARMS[self.arm], *(_STUDIED.get(key, key + ' {}').format(value) for key, value in self.studied().items())])
 
 class Column(NamedTuple):
     "A fine-tuning and what is measured of it."
@@ -87,12 +92,6 @@ PAPER |= {(row, column, 1.): value for row, values in { # Tables I and II
 
 PAPER_BESIDE = {'grounder': 72.05, 'multi': 72.12} # on expressions
 _BESIDE = {'grounder': 'one-stage grounder', 'grounder as it ships': 'one-stage grounder, as it ships', 'multi': 'multi-task ViLBERT'}
-
-def _said(values: Sequence[float], paper: float | None = None) -> str: # in percent
-    "A number with its standard error, and the paper's behind it."
-    found = interval(values) if len(values) > 1 else None
-    said = f'{found.mean*100:.1f} ± {found.stderr*100:.1f}' if found else f'{values[0]*100:.1f}' if values else 'not measured'
-    return said + (f' ({paper:.2f})' if paper else '')
 
 # %% ../nbs/22_claims.ipynb #6ac96328
 @lru_cache
@@ -151,6 +150,7 @@ def verdict(
     "Whether a claim holds, by intervals."
     if not claim.gains or any(len(some) < 2 for some in claim.gains.values()): return 'not measured'
     places, least = [list(some.values()) for some in claim.gains.values()], -claim.margin
+    if not all(interval(some).stderr for some in places): return 'undecided' # seeds that agree to the last digit are too few items
     if all(interval(some).low > least for some in places): return 'holds'
     over_all = list(_averaged(list(claim.gains.values())).values())
     against = len(over_all) > 1 and interval(over_all).high < least
@@ -170,7 +170,7 @@ def claims_of(
     cells: Iterable[Cell], # of all tables
     others: Mapping[str, Mapping[int, float]] = {}, # 'grounder', 'grounder as it ships' and 'multi' -> seed -> accuracy on expressions
 ) -> list[Claim]: # in the order of the paper
-    "What the paper says of its tables, with what we have measured."
+    "What the paper says of its tables, and one thing that they show and it does not say, with what we have measured."
     at = {(cell.row, cell.column, cell.part): cell.values for cell in cells}
     def row(arm, backbone='vilbert', fraction=1/8): return Row(backbone, arm, fraction)
     def gap(one, other, columns=COLUMNS, part=1.): # in each column
@@ -197,21 +197,28 @@ def claims_of(
         Claim('SPE improves performance', 'II', gap(row('spe'), row('baseline'))),
         Claim('Grounding at the phrase level improves on SPE alone', 'II', gap(row('ours'), row('spe'))),
         Claim('The phrase level is clearly better than the token level', 'II', gap(row('ours'), row('token'))),
-        Claim('The token level hurts visual grounding', 'II', gap(row('baseline'), row('token'), ['refer'])),
+        Claim('The token level hurts visual grounding (shown there, not said)', 'II', gap(row('baseline'), row('token'), ['refer'])),
         Claim('Without SPE, phrase-level grounding improves the backbone', 'supplement', gap(row('plain'), row('baseline'))),
         Claim('The gain grows as captions become fewer', 'III', grows(less_captions)),
         Claim('The gain grows as labels of the task become fewer', 'III', grows(less_labels))]
 
 # %% ../nbs/22_claims.ipynb #0ee52b05
+def _said(values: Sequence[float], paper: float | None = None) -> str: # in percent
+    "A number with its standard error, and the paper's behind it."
+    found = interval(values) if len(values) > 1 else None
+    said = f'{found.mean*100:.1f} ± {found.stderr*100:.1f}' if found else f'{values[0]*100:.1f}' if values else 'not measured'
+    return said + (f' ({paper:.2f})' if paper else '')
+
 def table_rows(
     cells: Sequence[Cell], # of one table, row by row
     others: Mapping[str, Mapping[int, float]] = {}, # model that stands beside it -> seed -> accuracy on expressions
 ) -> list[list[str]]: # its head first: ours in percent with standard errors, and the paper's beside
     "A table as text."
     columns = list(dict.fromkeys((cell.column, cell.part) for cell in cells))
-    several, rows = len({part for _, part in columns}) > 1, {}
+    parts, rows = {part for _, part in columns}, {}
+    several = len(parts) > 1
     for cell in cells: rows.setdefault(cell.row, []).append(cell)
-    head = ['captions', 'model', *(f'{COLUMNS[column]}, {_share(part)}' if several else COLUMNS[column] for column, part in columns)]
+    head = ['captions', 'model', *(COLUMNS[column] if parts == {1.} else f'{COLUMNS[column]}, {_share(part)}' for column, part in columns)]
     found = [['', _BESIDE.get(name, name), _said(list(values.values()), PAPER_BESIDE.get(name)), *['–']*(len(columns) - 1 + several)] for name, values in others.items()]
     for row, some in rows.items():
         paper = [PAPER.get((cell.row, cell.column, cell.part)) for cell in some]
@@ -228,29 +235,38 @@ def gain_rows(
     "Paired differences as text."
     at = {(cell.row, cell.column, cell.part): cell.values for cell in cells}
     columns, rows = list(dict.fromkeys((cell.column, cell.part) for cell in cells)), list(dict.fromkeys(cell.row for cell in cells))
-    def said(row, base, *column):
-        found, paper = list(gains(at[row, *column], at[base, *column]).values()), [PAPER.get((each, *column)) for each in (row, base)]
-        each = interval(found) if len(found) > 1 else None
-        return (f'{each.mean*100:+.1f} [{each.low*100:+.1f}, {each.high*100:+.1f}]' if each else 'not measured') + (f' ({paper[0] - paper[1]:+.2f})' if all(paper) else '')
     if bases is None: bases = {row: row._replace(arm='baseline', study=()) for row in rows}
-    pairs, one = [(row, base) for row in rows if (base := bases.get(row)) in rows and base != row], {base.title() for base in bases.values()}
-    return [['captions', f'over {one.pop()}' if len(one) == 1 else 'over the baseline', *(f'{COLUMNS[column]}, {_share(part)}' for column, part in columns)],
-            *([_share(row.fraction), row.title(), *(said(row, base, *column) for column in columns)] for row, base in pairs)]
+    pairs = [(row, bases[row]) for row in rows if row in bases and bases[row] in rows and bases[row] != row]
+    def said(row, base, *column):
+        ours, theirs, found = PAPER.get((row, *column)), PAPER.get((base, *column)), list(gains(at[row, *column], at[base, *column]).values())
+        paper = f' ({ours - theirs:+.2f})' if ours and theirs else ''
+        if len(found) < 2: return 'not measured' + paper
+        each = interval(found)
+        return f'{each.mean*100:+.1f} [{each.low*100:+.1f}, {each.high*100:+.1f}]{paper}'.replace('-', '−')
+    over = {base.title() for _, base in pairs}
+    head = ['captions', f'over {over.pop()}' if len(over) == 1 else 'over the baseline', *(f'{COLUMNS[column]}, {_share(part)}' for column, part in columns)]
+    return [head, *([_share(row.fraction), row.title(), *(said(row, base, *column) for column in columns)] for row, base in pairs)]
 
 def as_markdown(rows: Sequence[Sequence[str]]) -> str: # a table, its head first
     "For a page or a lesson."
     return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in (rows[0], ['---']*len(rows[0]), *rows[1:]))
 
+_LATEX = str.maketrans({'±': r'$\pm$', '→': r'$\to$', '−': '$-$', '–': '--', **{sign: '\\' + sign for sign in '_%&#$'}})
+
 def as_latex(rows: Sequence[Sequence[str]]) -> str: # a table, its head first
     "For a paper; needs the package booktabs."
-    def line(cells): return ' & '.join(cell.replace('±', r'$\pm$').replace('→', r'$\to$').replace('_', r'\_') for cell in cells) + r' \\'
+    def line(cells): return ' & '.join(cell.translate(_LATEX) for cell in cells) + r' \\'
     return '\n'.join([r'\begin{tabular}{ll' + 'r'*(len(rows[0]) - 2) + '}', r'\toprule', line(rows[0]), r'\midrule', *map(line, rows[1:]), r'\bottomrule', r'\end{tabular}'])
 
 # %% ../nbs/22_claims.ipynb #ce68d14f
-def as_csv(cells: Sequence[Cell]) -> str: # a line for each number and seed, its head first
+def as_csv(
+    cells: Sequence[Cell], # of one table
+    others: Mapping[str, Mapping[int, float]] = {}, # as `table_rows` takes them
+) -> str: # a line for each number and seed, its head first
     "For a spreadsheet, or whatever else counts on its own."
     text = StringIO()
-    lines = [(*cell.row[:3], ' '.join(f'{key}={value}' for key, value in cell.row.study), cell.column, cell.part, seed, value) for cell in cells for seed, value in cell.values.items()]
+    lines = [('', model, '', '', 'refer', 1., seed, value) for model, some in others.items() for seed, value in some.items()]
+    lines += [(*cell.row[:3], ' '.join(f'{key}={value}' for key, value in cell.row.studied().items()), cell.column, cell.part, seed, value) for cell in cells for seed, value in cell.values.items()]
     csv.writer(text, lineterminator='\n').writerows([('backbone', 'arm', 'captions', 'study', 'column', 'labels', 'seed', 'accuracy'), *lines])
     return text.getvalue().rstrip('\n')
 
@@ -292,6 +308,7 @@ def efficiency_figure(
                 panel.plot(fractions, [100*each.mean for each in found], style, marker='o', ms=4, color=colour, label=ARMS[arm])
                 panel.fill_between(fractions, [100*each.low for each in found], [100*each.high for each in found], color=colour, alpha=.2, lw=0)
             panel.set_xscale('log')
+            panel.set_xlim(1.2*fractions[-1], fractions[0]/1.2) # fewer to the right, as the labels
             panel.set_xticks(fractions, [_share(fraction) for fraction in fractions])
             panel.minorticks_off()
         line[0].set_ylabel(f'{title}\naccuracy (%)')
@@ -304,23 +321,25 @@ def efficiency_figure(
 def claims_figure(
     claims: Sequence[Claim], # with what was measured
 ) -> Figure:
-    "All claims in one picture: a point with its 95% interval for each place, and the verdict."
+    "Claims in one picture: a point with its 95% interval for each place, and the verdict."
     shown = [claim for claim in claims if verdict(claim) != 'not measured']
-    height = sum(len(claim.gains) + 1 for claim in shown)
-    figure = Drawing(figsize=(8, .24*height + 1), layout='constrained')
-    ax, y, names = figure.subplots(), 0, {}
+    height = sum(len(claim.gains) + 1.3 for claim in shown)
+    figure = Drawing(figsize=(8.4, .23*height + .8))
+    ax, y = figure.subplots(gridspec_kw=dict(left=.6, right=.88, top=.98, bottom=.6/(.23*height + .8))), 0.
     looks = {'holds': (GREEN, 'o'), 'fails': (ORANGE, 'X'), 'undecided': (GREY, 's')}
+    def beside(x, text, **how): ax.annotate(text, (x, y), xycoords=('axes fraction', 'data'), va='center', fontsize=9, **how)
     for claim in shown:
         colour, marker = looks[verdict(claim)]
         if claim.margin: ax.plot([-100*claim.margin]*2, [y + .5, y + len(claim.gains) + .5], ':', color='black')
-        names[y] = f'{claim.text}: {verdict(claim)}'
+        beside(-2.1, claim.text)
+        beside(1.02, verdict(claim), color=colour)
         for place, some in claim.gains.items():
             y += 1
-            names[y], each = f'    {place}', interval(list(some.values()))
+            each = interval(list(some.values()))
+            beside(-2., place, color=GREY)
             ax.errorbar(100*each.mean, y, xerr=100*(each.high - each.mean), fmt=marker, color=colour, capsize=3)
-        y += 1
+        y += 1.3
+        ax.axhline(y - .65, color=GREY, lw=.5, alpha=.5)
     ax.axvline(0, color='black', lw=.8)
-    ax.set(title='What the paper claims, measured here', xlabel='points; claimed are points above 0', yticks=list(names), yticklabels=list(names.values()), ylim=(y - .5, -.5))
-    for label in ax.get_yticklabels(): label.set(ha='left', fontsize=8, fontweight='normal' if label.get_text().startswith(' ') else 'bold')
-    ax.tick_params('y', pad=350, length=0)
+    ax.set(xlabel='points, with 95% interval; claimed are points above 0', yticks=[], ylim=(y - .65, -.65))
     return figure

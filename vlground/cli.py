@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 from functools import wraps
 from inspect import signature
 from pathlib import Path
+from shutil import get_terminal_size
 from tempfile import TemporaryDirectory
 
 import torch
@@ -25,7 +26,7 @@ from fastcore.script import call_parse
 from .bench import BENCHES
 from .checkpoints import config_from
 from .claims import TABLES, as_csv, as_latex, as_markdown, claims_of, gain_rows, table_rows, verdict
-from .core import load_json, save_json
+from .core import load_json, moved_into_place, save_json
 from .curves import run_curves
 from .datasets import read_captions
 from .demo import SIZES, circumstances, run_demo
@@ -46,7 +47,7 @@ from .tables import RATE_SEARCH, SCALES, SOURCES, changed_scale, draw_items, rea
 from .tasks import SIZES as TASKS_SIZES
 from .tasks import run_tasks
 from .training import joined_processes, this_process
-from .variations import STUDIES, study_bases, study_runs, study_table
+from .variations import STUDIES, read_teachers, study_bases, study_runs, study_table
 from .vcr import finetune_vcr, object_boxes, write_choice_page
 from .vcrdata import read_vcr
 from .verify import check_folder, describe, usable
@@ -491,10 +492,11 @@ def vlground_tasks(
 
 # %% ../nbs/91_cli.ipynb #7ab1e501
 def _showing() -> Callable[[str], None]:
-    "Print texts one after the other; on a terminal a table takes the place of the one before."
+    "Print texts one after the other; on a terminal a table takes the place of the one before, with its lines cut."
     lines = 0
     def show(text):
         nonlocal lines
+        if sys.stdout.isatty(): text = '\n'.join(line[:get_terminal_size().columns] for line in text.split('\n'))
         again = sys.stdout.isatty() and lines and '\n' in text
         print(f'\x1b[{lines}F\x1b[J{text}' if again else text, flush=True)
         lines = text.count('\n') + 1 if '\n' in text else 0
@@ -506,8 +508,9 @@ def _tell_claims(results: Path, label: str) -> None:
     made = {file: load_json(file) for file in files if file.is_file()}
     if not made: raise FileNotFoundError(f'{results}: none of {", ".join(file.name for file in files)}; make a table first')
     first, *others = made
-    different = [file.name for file in others if made[file]['settings'] != made[first]['settings']]
-    if different: raise ValueError(f'{results}: {different[0]} was made with other settings than {first.name}; make one of them again')
+    for file in others:
+        if made[file]['settings'] != made[first]['settings']: raise ValueError(f'{results}: {file.name} was made with other settings than {first.name}; make one of them again')
+        if made[file]['data'] != made[first]['data']: raise ValueError(f'{results}: {file.name} was made from other data than {first.name}; make one of them again')
     claims = claims_of([cell for each in made.values() for cell in read_cells(each)], {name: some for each in made.values() for name, some in read_beside(each).items()})
     for claim in claims: print(f'{claim.table:11}{claim.text:74}{verdict(claim)}')
     save_json(dict(scale=label, claims=[claim._asdict() | dict(verdict=verdict(claim)) for claim in claims], made=circumstances()), results/f'claims-{label}.json')
@@ -534,6 +537,7 @@ def vlground_tables(
     if table == 'rates' and scale not in ('search', 'demo'): raise ValueError(f'rates are searched for at the scale search, on another world; got {scale}')
     size, begun = changed_scale(SCALES[scale], load_json(changes)) if changes else SCALES[scale], f'{scale}-{Path(changes).stem}' if changes else scale
     folder, label = Path(out or f'tables-{begun}'), f'{begun}-{seeds}-seeds' if seeds else begun
+    if seeds < 0: raise ValueError(f'--seeds {seeds}: expected a number of seeds, or 0 for those of the scale')
     if seeds: size = replace(size, seeds=tuple(range(seeds)))
     if table == 'claims': return _tell_claims(Path(results), label)
     if not dry_run: _check_device(size.device)
@@ -541,13 +545,13 @@ def vlground_tables(
     found = run_table(table, every[table], size, folder, data, workers, _showing(), study_runs(study, size) if study and size.world else (), dry_run, known or None)
     if dry_run: return
     if table == 'figure5': found['drawn'] = draw_items(folder, size, data or SOURCES)
-    if table == 'teacher': found['teacher'] = load_json(folder/'runs'/'teacher'/'result.json')
-    cells, file = read_cells(found), Path(results)/f'table-{table}-{label}.json'
-    rows, gained = table_rows(cells, read_beside(found)), gain_rows(cells, study_bases(study) if study else None)
-    texts = dict(md=as_markdown(rows) + (f'\n\n{as_markdown(gained)}' if len(gained) > 1 else ''), tex=as_latex(rows), csv=as_csv(cells))
-    for kind, text in texts.items(): (folder/f'table-{table}.{kind}').write_text(text + '\n', encoding='utf-8')
-    Path(results).mkdir(parents=True, exist_ok=True)
-    save_json(found | dict(scale=label, made=circumstances()), file)
-    print(f'{folder}/table-{table}.md, .tex and .csv; {file}')
+    if table == 'teacher': found['teachers'] = read_teachers(folder)
+    save_json(found | dict(scale=label, made=circumstances()), file := Path(results)/f'table-{table}-{label}.json')
+    cells, beside, told = read_cells(found), read_beside(found), folder/f'table-{table}-{label}'
+    rows = [table_rows(cells, beside), gain_rows(cells, study_bases(study) if study else None)]
+    texts = {kind: '\n\n'.join(write(each) for each in rows if len(each) > 1) for kind, write in dict(md=as_markdown, tex=as_latex).items()}
+    for kind, text in (texts | dict(csv=as_csv(cells, beside))).items():
+        with moved_into_place(f'{told}.{kind}') as part: part.write_text(text + '\n', encoding='utf-8')
+    print(f'{told}.md, .tex and .csv; {file}')
     if table == 'figure5': print(f'to look at: {write_figure5(found["drawn"], (data or SOURCES)["vcr"].replace("{out}", str(folder)), folder/"figure5.html")}')
 

@@ -40,10 +40,11 @@ class Run:
     kind: str = '' # runs of one kind share the seconds that a unit of work takes
     work: float = 1. # in whatever that is counted, steps of a training for instance
     speed: Mapping[str, Any] = field(default_factory=dict) # options that change how fast it is, and nothing else
+    behind: Mapping[str, Any] = field(default_factory=dict) # what else its result depends on: settings that an option names, fingerprints of files; plain JSON
 
     def described(self) -> dict: # plain JSON
-        "What its result depends on: the call, its options, and all that it needs."
-        told = dict(call=self.call, options=dict(self.options), needs={need.name: need.digest for need in self.needs})
+        "What its result depends on: the call, its options, what is behind them, and all that it needs."
+        told = dict(call=self.call, options=dict(self.options), behind=dict(self.behind), needs={need.name: need.digest for need in self.needs})
         try: return json.loads(json.dumps(told, allow_nan=False))
         except (TypeError, ValueError) as error: raise ValueError(f'{self.name}: its options are no plain JSON ({error})') from None
 
@@ -89,8 +90,8 @@ def is_done(
     path = out/'done'/f'{run.name}.json'
     if not path.is_file(): return False
     made, now = load_json(path), run.described()
-    def differing(key): return [name for name in {**made[key], **now[key]} if made[key].get(name) != now[key].get(name)]
-    options = differing('options') + ['call']*(made['call'] != now['call'])
+    def differing(key): return [name for name in {**made[key], **now[key]} if name not in made[key] or name not in now[key] or made[key][name] != now[key][name]]
+    options = differing('options') + differing('behind') + ['call']*(made['call'] != now['call'])
     if differing('needs') and not options:
         for need in run.needs: is_done(out, need) # what changed farther up is told of there
     said = [f'with other options ({", ".join(options)})']*bool(options) + [f'from another {name}' for name in differing('needs')]
@@ -147,8 +148,10 @@ def do_run(
     finally: lock.release()
 
 # %% ../nbs/22_runs.ipynb #f7d61898
-def _go_through(out: Path, runs: list[Run], tick: Callable[[], None] = lambda: None) -> None:
-    "Do what can be done, until all is done or nothing more can be."
+_AGAIN = 75 # exit code of a process that wants a fresh one in its place
+
+def _go_through(out: Path, runs: list[Run], tick: Callable[[], None] = lambda: None, fresh: bool = False) -> None:
+    "Do what can be done, until all is done or nothing more can be; if `fresh`, no run comes after one that failed in the same process."
     pause = .1
     while True:
         left, hopeless = in_order(runs, partial(is_done, out)), set()
@@ -156,7 +159,9 @@ def _go_through(out: Path, runs: list[Run], tick: Callable[[], None] = lambda: N
             if _failed(out, name).exists() or any(need.name in hopeless for need in run.needs): hopeless.add(name)
         if not set(left) - hopeless: return
         for name, run in left.items():
-            if name not in hopeless and not any(need.name in left for need in run.needs) and do_run(out, run) in ('done', 'failed'):
+            if name in hopeless or any(need.name in left for need in run.needs): continue
+            if (went := do_run(out, run)) in ('done', 'failed'):
+                if went == 'failed' and fresh: raise SystemExit(_AGAIN) # what a failure leaves behind, on a GPU above all, can spoil the next
                 tick()
                 pause = .1
                 break # something nearer to the beginning may be ready now
@@ -168,7 +173,7 @@ def _worker(out: Path, runs: list[Run]) -> None:
     start_worker()
     if hasattr(os, 'setpgrp'): os.setpgrp() # Ctrl-C reaches the process that looks on, which passes it on once
     signal.signal(signal.SIGTERM, signal.default_int_handler) # as Ctrl-C
-    try: _go_through(out, runs)
+    try: _go_through(out, runs, fresh=True)
     except KeyboardInterrupt: raise SystemExit(130) from None
 
 # %% ../nbs/22_runs.ipynb #0ee898fc
@@ -194,15 +199,21 @@ def work_off(
     raise ChildProcessError(f'{out}: {len(bad)} of {len(plan)} runs failed, the first is {bad[0]} ({said.strip()[:300]}); see logs/{bad[0]}.txt there, mend it and {again}')
 
 # %% ../nbs/22_runs.ipynb #cbddd74e
-def _with_workers(out: Path, runs: list[Run], workers: int, tick: Callable[[], None]) -> list[int]: # exit codes
-    processes, before = [], signal.signal(signal.SIGTERM, signal.default_int_handler) if current_thread() is main_thread() else None
+_REPLACED = 3 # processes that died
+
+def _with_workers(out: Path, runs: list[Run], workers: int, tick: Callable[[], None]) -> list[int]: # exit codes of those that died
+    processes, codes, before = [], [], signal.signal(signal.SIGTERM, signal.default_int_handler) if current_thread() is main_thread() else None
+    def start():
+        processes.append(get_context('spawn').Process(target=_worker, args=(out, runs)))
+        processes[-1].start()
     try:
-        for _ in range(workers):
-            each = get_context('spawn').Process(target=_worker, args=(out, runs))
-            each.start()
-            processes.append(each)
-        while any(each.is_alive() for each in processes):
-            for each in processes: each.join(.2)
+        for _ in range(workers): start()
+        while processes:
+            processes[0].join(.2)
+            for each in [each for each in processes if not each.is_alive()]:
+                processes.remove(each)
+                if each.exitcode not in (0, _AGAIN): codes.append(each.exitcode)
+                if each.exitcode == _AGAIN or each.exitcode and len(codes) <= _REPLACED: start()
             tick()
     except BaseException: # stopped: each ends its step and saves; whoever asks twice does not wait
         for each in processes: each.terminate()
@@ -211,7 +222,7 @@ def _with_workers(out: Path, runs: list[Run], workers: int, tick: Callable[[], N
     finally:
         for each in processes: each.kill()
         if before is not None: signal.signal(signal.SIGTERM, before)
-    return [each.exitcode for each in processes]
+    return codes
 
 # %% ../nbs/22_runs.ipynb #5ee872f0
 class Scheduled(NamedTuple):

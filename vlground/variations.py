@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEASURED', 'WRONG', 'STUDIES', 'SHOWN', 'spoil_labels', 'measure_teacher', 'Study', 'study_table', 'study_bases',
-           'study_runs', 'study_figure', 'worth_figure']
+           'study_runs', 'read_teachers', 'study_figure', 'worth_figure']
 
 # %% ../nbs/22_variations.ipynb #96788ae5
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from .boxes import box_iou
 from .claims import Cell, Column, Interval, Row, Table, interval
-from .core import GREEN, ORANGE, Drawing, rng, save_json
+from .core import GREEN, ORANGE, Drawing, load_json, rng, save_json
 from .pretrain import gold_captions
 from .pseudolabels import Preset, measure_labels, read_gold, read_labels, to_lines
 from .runs import Run
@@ -56,7 +56,7 @@ def measure_teacher(
     regions: Path | str, # store of the pictures' regions
     out: Path | str, # the run's folder
 ) -> None:
-    "Which share of a teacher's labels is on something else; leaves result.json."
+    "Which share of a teacher's labels is wrong: on something else, or of a phrase that names nothing; leaves result.json."
     found = measure_labels(read_labels(labels), Store(regions), read_gold(gold)) # of each phrase the surest, as in the training
     save_json(dict(wrong=1 - found['precision'], recall=found['recall'], precision=found['precision']), Path(out)/'result.json')
 
@@ -79,7 +79,7 @@ _NONE, _ARMS, _FRACTIONS = Row('vilbert', 'spe', 1/8), ('spe', 'ours'), (1., 1/2
 _SAME_RATE = Row('vilbert', 'spe', 1/8, (('rate_of', 'ours'),))
 
 STUDIES = {
-    'teacher': Study('How good must the teacher be?', 'share of labels on something else', _SPOILED | {'the teacher': _ours(), 'no labels': _NONE},
+    'teacher': Study('How good must the teacher be?', 'share of labels that are wrong', _SPOILED | {'the teacher': _ours(), 'no labels': _NONE},
                      dict.fromkeys([*_SPOILED, 'the teacher'], 'no labels'), ('the teacher', 'no labels')),
     'weight': Study('How much should the loss count?', 'weight of the grounding loss',
                     {'0': _SAME_RATE, **{f'{weight}': _ours(*[('grounding_weight', float(weight))]*(weight != 20)) for weight in (1, 5, 20, 80)}}, dict.fromkeys(('1', '5', '20', '80'), '0')),
@@ -106,11 +106,18 @@ def study_runs(
     study: Study, # to be measured
     scale: Scale, # of a small world
 ) -> list[Run]: # beside those of its table
-    "The study of teachers also wants to know how good ours is."
-    if study is not STUDIES['teacher']: return []
-    data = data_runs(scale)
-    options = dict(labels='{out}/labels', gold='{out}/W/gold/captions.jsonl', regions='{out}/regions', out='{out}/runs/teacher')
-    return [Run('teacher', 'vlground.variations:measure_teacher', options, (data['labels'], data['regions']), 'measuring', scale.world['pairs'])]
+    "The study of teachers also wants to know how good each of them is."
+    def measure(value, labels):
+        data, name = data_runs(scale, labels), f'teacher-{value}'.replace(' ', '-')
+        options = dict(labels=f'{{out}}/{labels}', gold='{out}/W/gold/captions.jsonl', regions='{out}/regions', out=f'{{out}}/runs/{name}')
+        return Run(name, 'vlground.variations:measure_teacher', options, (data['labels'], data['regions']), 'measuring', scale.world['pairs'])
+    return [measure(value, row.studied().get('labels', 'labels')) for value, row in study.rows.items() if row != _NONE] if study is STUDIES['teacher'] else []
+
+def read_teachers(
+    out: Path | str, # folder of the runs
+) -> dict[str, dict]: # value of the study -> what `measure_teacher` found
+    "How good each teacher of the study is."
+    return {value: load_json(Path(out)/'runs'/f'teacher-{value}'.replace(' ', '-')/'result.json') for value, row in STUDIES['teacher'].rows.items() if row != _NONE}
 
 # %% ../nbs/22_variations.ipynb #41612870
 SHOWN = {'refer': 'expressions, 1/8 of the labels', 'answer': 'VCR Q→A'} # column -> title of its panel
@@ -122,22 +129,21 @@ def _means(cells: Sequence[Cell], rows: Sequence[Row], column: str) -> list[Inte
 def study_figure(
     study: Study, # what was asked
     cells: Sequence[Cell], # what was measured
-    on_axis: Mapping[str, float] = {}, # where something of `beside` stands on the axis, in units of it; empty: values stand side by side
+    on_axis: Mapping[str, float] = {}, # value -> where it stands on the axis, in units of it; empty: values stand side by side
 ) -> Figure:
     "Accuracy against what varies, for both tasks, with 95% intervals."
     figure, values = Drawing(figsize=(8, 3.2), layout='constrained'), [name for name in study.rows if name not in study.beside]
-    numbers = {name: float(name) for name in values} | dict(on_axis) if on_axis else {}
-    apart = iter(range(len(study.rows)) if not numbers else [max(numbers.values()) + .25*(1 + i) for i in range(len(study.rows))])
-    places = {name: numbers[name] if name in numbers else next(apart) for name in study.rows}
+    apart = iter([max(on_axis.values(), default=-1.) + (.25 if on_axis else 1.)*(1 + i) for i in range(len(study.rows))])
+    places = {name: on_axis[name] if name in on_axis else next(apart) for name in study.rows}
     for ax, (column, title) in zip(figure.subplots(1, len(SHOWN)), SHOWN.items()):
         found = dict(zip(study.rows, _means(cells, list(study.rows.values()), column)))
         for name, each in found.items():
             beside = name in study.beside
             ax.errorbar(places[name], 100*each.mean, yerr=100*(each.high - each.mean), fmt='s' if beside else 'o', color=ORANGE if beside else GREEN, capsize=3)
-            if name in on_axis: ax.annotate(name, (places[name], 100*each.mean), (-7, -11), textcoords='offset points', ha='right', fontsize=8)
+            if beside and name in on_axis: ax.annotate(name, (places[name], 100*each.mean), (-7, -11), textcoords='offset points', ha='right', fontsize=8)
         ax.plot([places[name] for name in values], [100*found[name].mean for name in values], color=GREEN, lw=1)
-        told = [name for name in study.rows if name not in on_axis]
-        ax.set(title=title, xlabel=study.axis, ylabel='accuracy (%)', xticks=[places[name] for name in told], xticklabels=[name.replace(' ', '\n') for name in told])
+        told = {places[name]: name.replace(' ', '\n') for name in study.rows if name not in on_axis} | ({each/4: f'{each/4:g}' for each in range(5)} if on_axis else {})
+        ax.set(title=title, xlabel=study.axis, ylabel='accuracy (%)', xticks=list(told), xticklabels=list(told.values()))
         ax.tick_params('x', labelsize=8)
     figure.suptitle(study.title)
     return figure
