@@ -1,0 +1,32 @@
+"Every number that a page tells of our results stands in a table that the page makes from results/; tests/test_notebooks.py sees to it that the tables are what their cells give."
+import re
+from pathlib import Path
+
+import pytest
+from notebooks import ROOT, cells, outputs, source
+
+NUMBER = re.compile(r'(?<![\w.])[+−-]?\d+\.\d+(?![\w.]*\d)')
+STORIES = {'22_tables': 'What came out'} # page -> heading of the section that tells of results
+
+
+def numbers(text: str) -> set[str]: return {number.lstrip('+−-') for number in NUMBER.findall(text)}
+
+
+def story(path: Path, heading: str) -> list[str]:
+    "The text of a section, without code."
+    texts, inside = [], False
+    for cell in cells(path, 'markdown'):
+        for part in re.split(r'(?m)^(?=## )', source(cell)):
+            if part.startswith('## '): inside = part.startswith(f'## {heading}')
+            if inside: texts.append(part)
+    return texts
+
+
+@pytest.mark.parametrize('name', STORIES)
+def test_numbers_told_stand_in_the_tables(name):
+    path = ROOT/'nbs'/f'{name}.ipynb'
+    shown = numbers('\n'.join(''.join(output['data']['text/markdown']) for _, output in outputs(path) if 'text/markdown' in output.get('data', {})))
+    told = story(path, STORIES[name])
+    assert told and shown, f'{name}: no section "{STORIES[name]}" with tables'
+    lacking = numbers('\n'.join(told)) - shown
+    assert not lacking, f'{name} tells of {sorted(lacking)}, which no table on the page has'
