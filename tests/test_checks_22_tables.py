@@ -121,3 +121,40 @@ def test_check_won_and_lost():
         (lambda ours, baseline: (*won_and_lost(ours, baseline)[:2], won_and_lost(ours, baseline)[0]/len(ours)), 'only the baseline'),
         (lambda ours, baseline: (*won_and_lost(ours, baseline)[:2], (won_and_lost(ours, baseline)[0] - won_and_lost(ours, baseline)[1])/max(1, sum(a != b for a, b in zip(ours, baseline)))), 'not of those that differ'),
     ])
+
+
+def best_rate(accuracies, first=sorted, of=mean):
+    rates = list(first(accuracies))
+    best = max(rates, key=lambda rate: of(accuracies[rate]))
+    return best, best in (rates[0], rates[-1])
+
+
+def test_check_best_rate():
+    assert_check(checks.check_best_rate, best_rate, [
+        (lambda accuracies: best_rate(accuracies)[0], 'two things'),
+        (lambda accuracies: (best_rate(accuracies)[0], False), 'it is at the edge'),
+        (lambda accuracies: (min(accuracies), True), 'The second of three'),
+        (lambda accuracies: (best_rate(accuracies)[0], best_rate(accuracies)[0] == min(accuracies)), 'may lie beyond'),
+        (lambda accuracies: (best_rate(accuracies)[0], best_rate(accuracies)[0] == max(accuracies)), 'below the first'),
+        (lambda accuracies: best_rate(accuracies, of=max), 'not the best single number'),
+        (lambda accuracies: best_rate(accuracies, first=list), 'the lowest and the highest'),
+        (lambda accuracies: (best_rate(accuracies, first=lambda rates: sorted(rates, reverse=True))), 'equally good'),
+    ])
+
+
+def told(intervals):
+    if any(low < high < 0 for low, high in intervals): return 'fails'
+    return 'holds' if all(0 < low < high for low, high in intervals) else 'undecided'
+
+
+def test_check_told():
+    assert_check(checks.check_told, told, [
+        (lambda intervals: told(intervals) == 'holds', "'holds', 'fails' or 'undecided'"),
+        (lambda intervals: 'undecided', 'it holds'),
+        (lambda intervals: 'holds' if told(intervals) == 'holds' else 'undecided', 'it fails'),
+        (lambda intervals: 'holds' if all(low > 0 for low, _ in intervals) else 'fails', 'nothing is decided'),
+        (lambda intervals: 'holds' if intervals[0] == (0, 2) else told(intervals), 'begins at 0'),
+        (lambda intervals: told(intervals[:1]), 'not in each place'),
+        (lambda intervals: 'fails' if all(high < 0 for _, high in intervals) else 'holds' if told(intervals) == 'holds' else 'undecided', 'one is enough'),
+        (lambda intervals: 'fails' if any(high < 0 for _, high in intervals) else 'holds' if all(low > 0 for low, _ in intervals) else 'undecided', 'without width'),
+    ])

@@ -17,7 +17,7 @@ from vlground.claims import ARMS, TABLES, Column, Row, Table
 from vlground.core import load_json
 from vlground.pretrain import PRESETS
 from vlground.runs import in_order, is_done
-from vlground.tables import (RATE_SEARCH, SCALES, SOURCES, beside_runs, best_rates, changed_scale, collect_table, data_runs, differing_items, fingerprint, finetune_run, grounder_run, keep_known,
+from vlground.tables import (RATE_SEARCH, SCALES, SOURCES, beside_runs, best_rates, changed_scale, collect_table, data_runs, fingerprint, finetune_run, grounder_run, keep_known,
                              planned_hours, pretrain_run, read_beside, read_cells, read_known, run_table, seconds_by_kind, table_runs, take_known)
 
 TINY = replace(SCALES['demo'], pretraining=dict(vilbert=dict(preset='mini', steps=2, batch_size=8), vlbert=dict(preset='mini-vlbert', steps=2, batch_size=8)), steps=dict(refer=(2, 2, 2), vqa=(2, 2, 2), vcr=(2, 2, 2)),
@@ -201,6 +201,14 @@ def test_what_somebody_is_at_is_not_taken(made, tmp_path):
     assert not (tmp_path/'there'/'runs'/name).exists() and not is_done(tmp_path/'there', runs[name]) and sum(is_done(tmp_path/'there', run) for run in runs.values()) == len(runs) - 1
 
 
+def test_questions_may_be_measured_on_minval(tmp_path):
+    scale, table = changed_scale(SCALES['laptop'], dict(seeds=[0], finetuning=dict(vqa=dict(minval=3000, answer=None)))), Table(TABLES['II'].rows[:1], (Column('vqa', 1.),))
+    (name, run), = table_runs(table, scale).items()
+    run.check()
+    take_known(tmp_path, {name: run.described() | dict(result=dict(minval=dict(all=dict(accuracy=.5))))})
+    assert [cell.values for cell in collect_table(tmp_path, table, scale, {name: run})] == [{0: .5}]
+
+
 @pytest.mark.parametrize('spoil, said', [
     (lambda made: made | dict(call='vlground.cli:vlground_demo'), 'vilbert-ours-0.125-1-vcr-1 was made with another call; take'),
     (lambda made: made | dict(options=made['options'] | dict(seed=7)), 'vilbert-ours-0.125-1-vcr-1 was made with other options; take'),
@@ -226,21 +234,6 @@ def test_numbers_of_another_world_are_refused(made, tmp_path):
 
 def test_other_settings_are_refused(made):
     with pytest.raises(ValueError, match='was made with other options'): run_table('small', SMALL, replace(TINY, steps=dict(TINY.steps, refer=(3, 2, 2))), made[0], workers=2, show=lambda text: None)
-
-
-def test_items_won_and_lost(tmp_path):
-    class Item:
-        def __init__(self, name): self.annot_id, self.answer_label = name, 1
-    items = [Item(f'val-{i}') for i in range(40)]
-    def write(name, rights):
-        (tmp_path/name).write_text('\n'.join(json.dumps(dict(annot_id=item.annot_id, answer=[.1, .7, .1, .1] if right else [.7, .1, .1, .1])) for item, right in zip(items, rights)))
-        return tmp_path/name
-    first, second = write('a', [i % 2 for i in range(40)]), write('b', [i % 3 == 0 for i in range(40)])
-    won, lost = differing_items(items, first, second)
-    assert {item.annot_id for item in won} == {f'val-{i}' for i in range(40) if not i % 2 and i % 3 == 0} and {item.annot_id for item in lost} == {f'val-{i}' for i in range(40) if i % 2 and i % 3}
-    again, other = differing_items(items, first, second), differing_items(items, first, second, seed=1)
-    assert [item.annot_id for item in won] == [item.annot_id for item in again[0]] != [item.annot_id for item in other[0]]
-    assert [item.annot_id for item in won] != sorted(item.annot_id for item in won)
 
 
 @pytest.mark.parametrize('how, said', [

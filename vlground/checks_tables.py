@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_may_start', 'check_slowest_chain', 'check_paired_interval', 'check_slope_per_halving', 'check_runs_needed',
-           'check_won_and_lost', 'check_captions_needed', 'check_kept_labels']
+           'check_best_rate', 'check_captions_needed', 'check_kept_labels', 'check_won_and_lost', 'check_told']
 
 # %% ../nbs/90_checks_tables.ipynb #9bcc000d
 from collections.abc import Callable
@@ -143,28 +143,31 @@ def check_runs_needed(
         ('Wrong for a larger table.', case('abcd', 'xyz', 'ax', 'ay', 'az', 'bx', 'cz'), by_walking),
     ], 'what is left')
 
-# %% ../nbs/90_checks_tables.ipynb #02cb8166
-def check_won_and_lost(
-    answer: Callable, # (ours, baseline) -> won, lost, gain
+# %% ../nbs/90_checks_tables.ipynb #25fd18d5
+def check_best_rate(
+    answer: Callable, # (rate -> accuracies) -> the best rate, and whether it is at the edge
 ) -> Verdict:
-    "Exercise 2 of lesson 22, the paper's tables: where two models differ."
-    def is_triple(found, *_): return isinstance(found, (tuple, list)) and len(found) == 3
-    def by_heaps(found, ours, baseline):
-        heaps = {(a, b): 0 for a in (False, True) for b in (False, True)}
-        for pair in zip(ours, baseline): heaps[pair] += 1
-        gain = sum(ours)/len(ours) - sum(baseline)/len(baseline)
-        return tuple(found[:2]) == (heaps[True, False], heaps[False, True]) and isclose(found[2], gain, abs_tol=1e-9)
-    def case(ours, baseline): return lambda: ([each == '+' for each in ours], [each == '+' for each in baseline])
+    "Exercise 2 of lesson 22, the paper's tables: which rate, and did we look far enough?"
+    def is_pair(found, *_): return isinstance(found, (tuple, list)) and len(found) == 2 and isinstance(found[1], bool)
+    def by_comparing(found, accuracies):
+        def beats(one, other): # as exact fractions: equal means are equal
+            mine, theirs = (sum(map(Fraction, accuracies[rate]))/len(accuracies[rate]) for rate in (one, other))
+            return mine > theirs or mine == theirs and one < other
+        best, = (rate for rate in accuracies if all(beats(rate, other) for other in accuracies if other != rate))
+        edge = not (any(rate < best for rate in accuracies) and any(rate > best for rate in accuracies))
+        return tuple(found) == (best, edge)
+    def case(*pairs): return lambda: ({rate: list(some) for rate, some in pairs},)
     return run_cases(answer, [
-        ('Return three numbers: won, lost, gain.', case('+-', '--'), is_triple),
-        ('One item, and only ours has it right: won 1, lost 0, a gain of 1.', case('+', '-'), by_heaps),
-        ('One item, and only the baseline has it right: lost.', case('-', '+'), by_heaps),
-        ('Both have it right: neither won nor lost.', case('+', '+'), by_heaps),
-        ('Neither has it right: nothing is lost.', case('-', '-'), by_heaps),
-        ('One won and one lost: no gain.', case('+-', '-+'), by_heaps),
-        ('The gain is a share of all items, not of those that differ.', case('+++-', '-++-'), by_heaps),
-        ('Wrong for more items.', case('++-+-+-++-', '+-++-+-+--'), by_heaps),
-    ], 'what was won and lost')
+        ('Return two things: a rate, and True or False.', case((1e-3, [.5])), is_pair),
+        ('One rate: it is the best, and it is at the edge.', case((1e-3, [.5])), by_comparing),
+        ('The second of three is best, and not at the edge.', case((1e-4, [.25]), (1e-3, [.75]), (1e-2, [.5])), by_comparing),
+        ('The last of three is best: a better one may lie beyond.', case((1e-4, [.25]), (1e-3, [.5]), (1e-2, [.75])), by_comparing),
+        ('So it may below the first.', case((1e-4, [.75]), (1e-3, [.5]), (1e-2, [.25])), by_comparing),
+        ('Two tasks: the mean counts, not the best single number.', case((1e-4, [.25, .25]), (1e-3, [.5, .75]), (1e-2, [1., 0.])), by_comparing),
+        ('The rates need not stand in order: the edges are the lowest and the highest.', case((1e-3, [.75]), (1e-2, [.5]), (1e-4, [.25])), by_comparing),
+        ('Of two that are equally good the lower one is taken, wherever it stands.', case((1e-2, [.5]), (1e-3, [.5]), (1e-4, [.25])), by_comparing),
+        ('Wrong for more numbers.', case((4e-3, [.25, .5, .375]), (5e-4, [.5, .25, .5]), (1e-3, [.5, .5, .25]), (2e-3, [.625, .25, .375]), (2.5e-4, [.25, .25, .25])), by_comparing),
+    ], 'the best rate')
 
 # %% ../nbs/90_checks_tables.ipynb #62e132f9
 def check_captions_needed(
@@ -218,3 +221,52 @@ def check_kept_labels(
         ('The threshold is 0.7 now: is a number written into the code?', case(.7, [.6], [.8]), counted),
         ('The share is one of labels, not of regions.', case(.5, [.9, .1, .1, .1], [.6], [.2, .3]), counted),
     ], 'the share of labels that find a region')
+
+# %% ../nbs/90_checks_tables.ipynb #02cb8166
+def check_won_and_lost(
+    answer: Callable, # (ours, baseline) -> won, lost, gain
+) -> Verdict:
+    "Exercise 1 of lesson 22, the verdicts: where two models differ."
+    def is_triple(found, *_): return isinstance(found, (tuple, list)) and len(found) == 3
+    def by_heaps(found, ours, baseline):
+        heaps = {(a, b): 0 for a in (False, True) for b in (False, True)}
+        for pair in zip(ours, baseline): heaps[pair] += 1
+        gain = sum(ours)/len(ours) - sum(baseline)/len(baseline)
+        return tuple(found[:2]) == (heaps[True, False], heaps[False, True]) and isclose(found[2], gain, abs_tol=1e-9)
+    def case(ours, baseline): return lambda: ([each == '+' for each in ours], [each == '+' for each in baseline])
+    return run_cases(answer, [
+        ('Return three numbers: won, lost, gain.', case('+-', '--'), is_triple),
+        ('One item, and only ours has it right: won 1, lost 0, a gain of 1.', case('+', '-'), by_heaps),
+        ('One item, and only the baseline has it right: lost.', case('-', '+'), by_heaps),
+        ('Both have it right: neither won nor lost.', case('+', '+'), by_heaps),
+        ('Neither has it right: nothing is lost.', case('-', '-'), by_heaps),
+        ('One won and one lost: no gain.', case('+-', '-+'), by_heaps),
+        ('The gain is a share of all items, not of those that differ.', case('+++-', '-++-'), by_heaps),
+        ('Wrong for more items.', case('++-+-+-++-', '+-++-+-+--'), by_heaps),
+    ], 'what was won and lost')
+
+# %% ../nbs/90_checks_tables.ipynb #b28d72e4
+def check_told(
+    answer: Callable, # (intervals) -> 'holds', 'fails' or 'undecided'
+) -> Verdict:
+    "Exercise 2 of lesson 22, the verdicts: what may be told of a gain in each place?"
+    said = 'holds', 'fails', 'undecided'
+    def is_known(found, *_): return found in said
+    def by_ends(found, intervals):
+        below = sum(1 for low, high in intervals if high < 0 and low != high)
+        above = sum(1 for low, high in intervals if low > 0 and low != high)
+        return found == said[1 if below else 0 if above == len(intervals) else 2]
+    def case(*intervals): return lambda: ([tuple(each) for each in intervals],)
+    return run_cases(answer, [
+        ("Return 'holds', 'fails' or 'undecided'.", case((1, 2)), is_known),
+        ('One place, from 1 to 2 points: it holds.', case((1, 2)), by_ends),
+        ('One place, from -2 to -1: it fails.', case((-2, -1)), by_ends),
+        ('One place, from -1 to 2: the interval holds 0, and nothing is decided.', case((-1, 2)), by_ends),
+        ('An interval that begins at 0 does not lie above it.', case((0, 2)), by_ends),
+        ('It gains in the first place, and in the second nobody knows: not in each place, as far as is known.', case((1, 2), (-1, 1)), by_ends),
+        ('It loses surely in the second place: one is enough.', case((1, 2), (-2, -1)), by_ends),
+        ('It loses surely in one place and is undecided in another: it fails.', case((-1, 1), (-3, -2)), by_ends),
+        ('An interval without width decides nothing, not for it ...', case((1, 1), (1, 2)), by_ends),
+        ('... and not against it.', case((-1, -1), (1, 2)), by_ends),
+        ('Wrong for more places.', case((.4, 1.5), (.1, .2), (2, 3), (.5, .9)), by_ends),
+    ], 'what may be told')

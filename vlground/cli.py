@@ -43,13 +43,14 @@ from .scaleout import LabelSummary, label_captions, sample_labels, summarise, wr
 from .scenes import CAPTIONS
 from .shards import read_manifest
 from .store import Store, extract_regions
-from .tables import RATE_SEARCH, SCALES, SOURCES, changed_scale, draw_items, read_beside, read_cells, run_table, write_figure5
+from .tables import RATE_SEARCH, SCALES, SOURCES, changed_scale, read_beside, read_cells, run_table
 from .tasks import SIZES as TASKS_SIZES
 from .tasks import run_tasks
 from .training import joined_processes, this_process
 from .variations import STUDIES, read_teachers, study_bases, study_runs, study_table
 from .vcr import finetune_vcr, object_boxes, write_choice_page
 from .vcrdata import read_vcr
+from .verdicts import draw_items, read_tables, write_figure5
 from .verify import check_folder, describe, usable
 from .vqa import finetune_vqa, write_answer_page
 from .worldfiles import write_world
@@ -504,14 +505,8 @@ def _showing() -> Callable[[str], None]:
 
 def _tell_claims(results: Path, label: str) -> None:
     "Ask of each claim of the paper whether it holds in the tables that have been made."
-    files = [results/f'table-{name}-{label}.json' for name in ('I', 'II', 'III', 'supplement')]
-    made = {file: load_json(file) for file in files if file.is_file()}
-    if not made: raise FileNotFoundError(f'{results}: none of {", ".join(file.name for file in files)}; make a table first')
-    first, *others = made
-    for file in others:
-        if made[file]['settings'] != made[first]['settings']: raise ValueError(f'{results}: {file.name} was made with other settings than {first.name}; make one of them again')
-        if made[file]['data'] != made[first]['data']: raise ValueError(f'{results}: {file.name} was made from other data than {first.name}; make one of them again')
-    claims = claims_of([cell for each in made.values() for cell in read_cells(each)], {name: some for each in made.values() for name, some in read_beside(each).items()})
+    measured = read_tables(results, label)
+    claims = claims_of(measured.cells, measured.beside)
     for claim in claims: print(f'{claim.table:11}{claim.text:74}{verdict(claim)}')
     save_json(dict(scale=label, claims=[claim._asdict() | dict(verdict=verdict(claim)) for claim in claims], made=circumstances()), results/f'claims-{label}.json')
 

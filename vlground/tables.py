@@ -6,7 +6,7 @@
 __all__ = ['RATE_SEARCH', 'SCALES', 'SOURCES', 'best_rates', 'Scale', 'changed_scale', 'data_runs', 'fingerprint', 'pretrain_run',
            'finetune_run', 'table_runs', 'grounder_run', 'measure_grounder', 'multi_run', 'beside_runs',
            'collect_table', 'seconds_by_kind', 'planned_hours', 'read_known', 'take_known', 'keep_known', 'run_table',
-           'read_cells', 'read_beside', 'differing_items', 'draw_items', 'figure5_view', 'write_figure5']
+           'read_cells', 'read_beside']
 
 # %% ../nbs/22_tables.ipynb #201d4a4c
 import json
@@ -19,20 +19,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .claims import PARTS, TABLES, TASKS, Cell, Column, Row, Table, as_text, table_rows
-from .core import load_json, rng, save_json, sha256, sha256_of
+from .claims import PARTS, TASKS, Cell, Column, Row, Table, as_text, table_rows
+from .core import load_json, save_json, sha256, sha256_of
 from .datasets import typed_fields
 from .expressions import read_refer
-from .finetuning import FinetuneConfig, read_predictions
+from .finetuning import FinetuneConfig
 from .grounder import world_teacher
 from .pretrain import PRESETS
 from .refer import finetune_grounder, pointing_accuracy
 from .runs import Run, in_order, is_done, schedule, work_off
-from .scaleout import write_page
 from .training import TrainConfig
-from .vcr import choice_items
-from .vcrdata import VCRItem, read_vcr
-from .widgets_choices import ChoiceView
 
 # %% ../nbs/22_tables.ipynb #71d45103
 _RATES = {'vilbert': (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3), 'vlbert': (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)} # highest learning rates of a search; one more where the best was the last
@@ -40,6 +36,7 @@ _RATES = {'vilbert': (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3), 'vlbert': (2.5e-4, 5e-4, 
 _BEST = {'vilbert baseline': 5e-4, 'vilbert spe': 5e-4, 'vilbert token': 2e-3, 'vilbert ours': 2e-3, 'vilbert plain': 2e-3, 'vlbert baseline': 4e-3, 'vlbert ours': 4e-3}
 RATE_SEARCH = Table(tuple(Row(*name.split(), 1/8, (('learning_rate', rate),)) for name in _BEST for rate in _RATES[name.split()[0]]), (Column('refer', 1/4), Column('vcr', 1.)))
 
+# %% ../nbs/22_tables.ipynb #cbd0caf8
 def best_rates(
     cells: Iterable[Cell], # of `RATE_SEARCH`, measured
 ) -> dict[str, float]: # backbone and arm -> highest learning rate
@@ -258,10 +255,11 @@ def _together(result: Mapping, splits: Sequence[str], key: str = 'accuracy') -> 
 
 def _accuracies(task: str, result: Mapping, splits: Sequence[str]) -> dict[str, float]: # column -> accuracy
     "What a fine-tuning has measured."
-    if task == 'vqa': return dict(vqa=result['val']['all']['accuracy'])
+    if task == 'vqa': return dict(vqa=result['minval' if 'minval' in result else 'val']['all']['accuracy'])
     if task == 'vcr': return {column: result['val'][column] for column in TASKS['vcr']}
     return dict(refer=_together(result, splits))
 
+# %% ../nbs/22_tables.ipynb #9496b426
 def collect_table(
     out: Path | str, # folder of the runs
     table: Table, # what is asked
@@ -390,6 +388,7 @@ def _tidy(out: Path, runs: Mapping[str, Run], lean: bool) -> None:
         except FileNotFoundError: pass # there are none, or another command is at it
         if lean and name in runs: weights.unlink(missing_ok=True)
 
+# %% ../nbs/22_tables.ipynb #fd8b74e0
 def _beside(out: Path, runs: Mapping[str, Run], scale: Scale) -> dict[str, dict[int, float]]: # model -> seed -> accuracy on expressions
     "What the models beside the table have reached."
     found = {}
@@ -448,6 +447,7 @@ def _check_predictions(out: Path, runs: Mapping[str, Run]) -> None:
     taken = [name for name, run in runs.items() if is_done(out, run) and 'taken' in load_json(out/'done'/f'{name}.json')]
     if taken: raise ValueError(f'{out}: {taken[0]} was found elsewhere, without predictions; choose another folder for Figure 5, or delete {out/"done"/taken[0]}.json')
 
+# %% ../nbs/22_tables.ipynb #00fb457a
 def _looking_on(
     out: Path, # folder of the runs
     table: Table, # that is made
@@ -484,56 +484,3 @@ def read_beside(
 ) -> dict[str, dict[int, float]]: # model -> seed -> accuracy on expressions
     "The models beside a table again."
     return {name: {int(seed): value for seed, value in some.items()} for name, some in result['beside'].items()}
-
-# %% ../nbs/22_tables.ipynb #0a209a26
-def differing_items(
-    items: Sequence[VCRItem], # of a split with labels
-    baseline: str | Path, # predictions of the one model
-    ours: str | Path, # of the other
-    seed: int = 0, # of the order
-) -> tuple[list[VCRItem], list[VCRItem]]: # won, lost: ours alone has the right answer, or the baseline alone
-    "Items about which two models differ, in an order drawn by a seed."
-    chances = [{row['annot_id']: row['answer'] for row in read_predictions(file, dict(annot_id=str, answer=list))} for file in (baseline, ours)]
-    def right(item, of): return max(range(4), key=of[item.annot_id].__getitem__) == item.answer_label
-    told = [(item, *(right(item, of) for of in chances)) for item in items]
-    heaps = [item for item, before, now in told if now > before], [item for item, before, now in told if now < before]
-    for heap in heaps: rng('figure5', seed).shuffle(heap)
-    return heaps
-
-# %% ../nbs/22_tables.ipynb #b193e250
-def draw_items(
-    out: Path | str, # folder of the runs
-    scale: Scale, # how much
-    sources: Mapping[str, str] = SOURCES, # where the data lie
-    count: int = 6, # items of each heap
-) -> dict: # plain JSON: 'won', 'lost' and 'of', counts; 'by_chance', won and lost by another seed of the baseline; 'items', ids, the first 'shown' of them won; 'predictions' about them
-    "Items of both heaps, as the first seed of the scale answers them, in an order drawn by that seed."
-    _check_scale('figure5', scale)
-    (rows, (column,)), (seed, another, *_), folder = TABLES['figure5'], scale.seeds, sources['vcr'].replace('{out}', str(out))
-    def answers(row, seed): return Path(out)/'runs'/column.name(row, seed)/'predictions-val.jsonl'
-    items, files = read_vcr(folder, 'val'), {row.title(): answers(row, seed) for row in rows}
-    won, lost = differing_items(items, *files.values(), seed)
-    by_chance = [len(heap) for heap in differing_items(items, answers(rows[0], seed), answers(rows[0], another))]
-    drawn = [item.annot_id for item in (*won[:count], *lost[:count])]
-    said = {model: [row for row in read_predictions(file) if row['annot_id'] in drawn] for model, file in files.items()}
-    return dict(won=len(won), lost=len(lost), of=len(items), by_chance=by_chance, items=drawn, shown=min(count, len(won)), predictions=said)
-
-def figure5_view(
-    drawn: Mapping, # as `draw_items` gives it
-    items: Sequence[VCRItem], # those of the split
-    folder: str | Path, # holds vcr1images with the pictures of what was drawn
-) -> ChoiceView:
-    "What was drawn, to step through: those won, then those lost."
-    known = {item.annot_id: item for item in items}
-    return ChoiceView(choice_items([known[name] for name in drawn['items']], folder, drawn['predictions']))
-
-def write_figure5(
-    drawn: Mapping, # as `draw_items` gives it
-    folder: str | Path, # data of VCR
-    file: str | Path, # the page
-) -> Path: # the page
-    "A page with items won and lost."
-    told = (f'Drawn by a seed from the {drawn["won"]} items that only ours answers rightly (the first {drawn["shown"]}) and the {drawn["lost"]} that only the baseline does.'
-            f' There are {drawn["of"]} items. Another seed of the baseline wins {drawn["by_chance"][0]} and loses {drawn["by_chance"][1]}.')
-    view = figure5_view(drawn, read_vcr(folder, 'val'), folder)
-    return write_page(file, 'Figure 5, both ways', f'<p>{told}</p>{view.to_html()}')
