@@ -1,15 +1,20 @@
 "What the paper did not ask: labels as wrong as one likes, and studies that share their runs with the tables."
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 
 from vlground.boxes import box_iou
 from vlground.core import load_json
+from vlground.pretrain import PRESETS
 from vlground.pseudolabels import label_is_right, measure_labels, read_gold, read_labels
 from vlground.runs import in_order
 from vlground.store import Store
 from vlground.claims import TABLES, TASKS, Cell
-from vlground.tables import SCALES, table_runs
-from vlground.variations import MEASURED, SHOWN, STUDIES, Study, measure_teacher, spoil_labels, study_bases, study_figure, study_runs, study_table, worth_figure
+from vlground.tables import SCALES, pretrain_run, table_runs
+from vlground.variations import (MEASURED, SHOWN, STUDIES, Study, measure_curve, measure_teacher, read_curves, spoil_labels, steps_figure, study_bases, study_figure, study_runs, study_table,
+                                worth_figure)
 
 
 @pytest.fixture(scope='module')
@@ -55,7 +60,7 @@ def test_the_teacher_is_measured_as_its_labels_are(small_world, small_regions, s
     found = measure_labels(read_labels(small_labels), Store(small_regions), read_gold(small_world/'gold'/'captions.jsonl'))
     assert load_json(tmp_path/'result.json') == dict(wrong=1 - found['precision'], precision=found['precision'], recall=found['recall']) and run.function() is measure_teacher
     run.check()
-    assert not any(study_runs(STUDIES[name], SCALES['demo']) for name in STUDIES if name != 'teacher')
+    assert not any(study_runs(STUDIES[name], SCALES['demo']) for name in STUDIES if name not in ('teacher', 'steps'))
 
 
 def test_the_teacher_stands_where_it_was_measured():
@@ -89,10 +94,35 @@ def test_weights_are_compared_at_one_rate():
     assert {run.options['learning_rate'] for run in plan.values() if run.kind == 'pretrain vilbert'} == {SCALES['laptop'].rates['vilbert ours']}
 
 
+def test_longer_trainings_differ_in_their_length_alone():
+    plan = in_order(table_runs(study_table(STUDIES['steps']), SCALES['laptop']).values())
+    for arm in ('spe', 'token', 'ours'):
+        once, twice, more = (plan[f'vilbert-{arm}-0.125{times}-0'] for times in ('', '-times-2', '-times-4'))
+        assert [run.options['steps'] for run in (once, twice, more)] == [1800, 3600, 7200] == [run.work for run in (once, twice, more)]
+        assert {name for name in once.options if once.options[name] != more.options[name]} == {'steps', 'out'} and once.options.keys() == more.options.keys()
+    for run in plan.values(): run.check()
+    row = STUDIES['steps'].rows['ours 2']
+    real = pretrain_run(row, 0, replace(SCALES['real'], world=None))
+    assert real.options['epochs'] == 2*PRESETS['paper'].epochs and real.work == 2*row.fraction and 'steps' not in real.options
+
+
+def test_how_losses_fell_is_kept_in_means(tmp_path):
+    (tmp_path/'log.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in [*(dict(step=step, seconds=1., parts=dict(word=float(step), alignment=.5, grounding=1.)) for step in range(10, 260, 10)), dict(step=250, seconds=1., evaluation={})]))
+    for run in (runs := study_runs(STUDIES['steps'], SCALES['laptop'])):
+        run.check()
+        assert run.function() is measure_curve and run.needs[0].name in run.options['run']
+        measure_curve(tmp_path, tmp_path/'runs'/run.name)
+    found = read_curves(tmp_path, SCALES['laptop'])
+    assert len(runs) == 27 and all(each == dict(word=[[100, 55.], [200, 155.], [300, 230.]], alignment=[[100, .5], [200, .5], [300, .5]]) for some in found.values() for each in some)
+    first, *others = steps_figure(made(STUDIES['steps']), found, 1800).axes
+    assert len(first.get_lines()) == 3*3 + 1 and [ax.get_title() for ax in others] == list(SHOWN.values())
+    for ax in others: assert [label.get_text() for label in ax.get_xticklabels()] == ['1,800', '3,600', '7,200'] and len(ax.get_lines()) == 3
+
+
 def made(study): return [Cell(row, name, column.fraction, {seed: .3 + .02*place + .01*seed for seed in range(3)}) for place, row in enumerate(study.rows.values()) for column in MEASURED for name in TASKS[column.task]]
 
 
-@pytest.mark.parametrize('name', [name for name in STUDIES if name != 'worth'])
+@pytest.mark.parametrize('name', [name for name in STUDIES if name not in ('worth', 'steps')])
 def test_a_study_is_drawn_with_each_of_its_values(name):
     study = STUDIES[name]
     figure = study_figure(study, made(study))

@@ -47,7 +47,7 @@ from .tables import RATE_SEARCH, SCALES, SOURCES, changed_scale, read_beside, re
 from .tasks import SIZES as TASKS_SIZES
 from .tasks import run_tasks
 from .training import joined_processes, this_process
-from .variations import STUDIES, read_teachers, study_bases, study_runs, study_table
+from .variations import STUDIES, read_curves, read_teachers, study_bases, study_runs, study_table
 from .vcr import finetune_vcr, object_boxes, write_choice_page
 from .vcrdata import read_vcr
 from .verdicts import draw_items, read_tables, write_figure5
@@ -513,7 +513,7 @@ def _tell_claims(results: Path, label: str) -> None:
 @call_parse
 @one_sentence
 def vlground_tables(
-    table: str, # 'I', 'II', 'III', 'supplement' or 'figure5'; 'rates', a search; a study: 'teacher', 'weight', 'threshold', 'phrases' or 'worth'; or 'claims', of the tables that have been made
+    table: str, # 'I', 'II', 'III', 'supplement' or 'figure5'; 'rates', a search; a study: 'teacher', 'weight', 'threshold', 'phrases', 'worth' or 'steps'; or 'claims', of tables already made
     scale: str = 'laptop', # 'demo' (a minute), 'laptop' (hours), 'gpu' (a model of the paper's size), 'real' (your own data), or 'search' (for rates)
     out: str = '', # folder of the runs, shared by all tables of a scale; empty: tables-SCALE
     results: str = 'results', # folder of RESULTS/table-TABLE-SCALE.json; with --changes or --seeds the name says so
@@ -541,6 +541,7 @@ def vlground_tables(
     if dry_run: return
     if table == 'figure5': found['drawn'] = draw_items(folder, size, data or SOURCES)
     if table == 'teacher': found['teachers'] = read_teachers(folder)
+    if table == 'steps': found['curves'] = read_curves(folder, size)
     save_json(found | dict(scale=label, made=circumstances()), file := Path(results)/f'table-{table}-{label}.json')
     cells, beside, told = read_cells(found), read_beside(found), folder/f'table-{table}-{label}'
     rows = [table_rows(cells, beside), gain_rows(cells, study_bases(study) if study else None)]

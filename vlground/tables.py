@@ -157,11 +157,15 @@ def pretrain_run(
     options = dict(scale.pretraining[row.backbone]) | dict(spe=spe, grounding=bool(level), fraction=row.fraction, seed=seed, device=scale.device)
     if level: options['level'] = level
     changed = dict(row.study)
+    times = changed.pop('times', 1)
     if rate := scale.rates.get(f'{row.backbone} {changed.pop("rate_of", row.arm)}'): options['learning_rate'] = rate # a study may ask for the rate of another arm
     options |= dict(regions=sources['regions'], labels=sources['labels']) | changed
     data = data_runs(scale, Path(options['labels']).name) if scale.world else {}
     needs, work = [data[name] for name in ('regions', 'labels') if name in data], options.get('steps', row.fraction)
     if options['preset'] not in PRESETS: raise ValueError(f'there is no preset {options["preset"]!r}; there are {", ".join(PRESETS)}')
+    if times != 1: # as long
+        length = 'steps' if 'steps' in options else 'epochs'
+        work, options[length] = times*work, round(times*options.get(length, getattr(PRESETS[options['preset']], length)))
     behind = dict(preset=asdict(PRESETS[options['preset']])) | _fingerprints(scale, options['regions'], options['labels'])
     return _command(row.name(seed), 'pretrain', needs, f'pretrain {row.backbone}', work, dict(workers=scale.loaders), behind, out=f'{{out}}/runs/{row.name(seed)}', **options)
 
@@ -280,8 +284,8 @@ def collect_table(
 
 # %% ../nbs/22_tables.ipynb #a1816bd1
 # for a picture, a caption or a step, with two processes on two cores at `laptop`
-_SECONDS = {'pictures': .004, 'regions': .014, 'labels': .019, 'data': 3., 'spoiling': .002, 'measuring': .003, 'grounder': .33, 'pretrain vilbert': .09, 'pretrain vlbert': .09,
-            'refer vilbert': .06, 'refer vlbert': .065, 'vqa vilbert': .09, 'vqa vlbert': .09, 'vcr vilbert': .145, 'vcr vlbert': .13}
+_SECONDS = {'pictures': .006, 'regions': .016, 'labels': .02, 'data': 3., 'spoiling': .002, 'measuring': .003, 'grounder': .33, 'pretrain vilbert': .095, 'pretrain vlbert': .095,
+            'refer vilbert': .065, 'refer vlbert': .065, 'vqa vilbert': .085, 'vqa vlbert': .085, 'vcr vilbert': .15, 'vcr vlbert': .14}
 
 def seconds_by_kind(
     out: Path | str, # folder of the runs

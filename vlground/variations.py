@@ -4,27 +4,31 @@
 
 # %% auto #0
 __all__ = ['MEASURED', 'WRONG', 'STUDIES', 'SHOWN', 'spoil_labels', 'measure_teacher', 'Study', 'study_table', 'study_bases',
-           'study_runs', 'read_teachers', 'study_figure', 'worth_figure']
+           'measure_curve', 'study_runs', 'read_teachers', 'read_curves', 'study_figure', 'worth_figure',
+           'steps_figure']
 
 # %% ../nbs/22_variations.ipynb #96788ae5
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .boxes import box_iou
 from .claims import Cell, Column, Interval, Row, Table, interval
-from .core import GREEN, ORANGE, Drawing, load_json, rng, save_json
+from .core import GREEN, GREY, ORANGE, Drawing, load_json, rng, save_json
+from .logs import loss_curves, read_log
 from .pretrain import gold_captions
 from .pseudolabels import Preset, measure_labels, read_gold, read_labels, to_lines
 from .runs import Run
 from .shards import ShardWriter
 from .store import Store
-from .tables import Scale, data_runs
+from .tables import Scale, data_runs, pretrain_run
 
 # %% ../nbs/22_variations.ipynb #c394df61
 def spoil_labels(
@@ -75,7 +79,7 @@ def _ours(*study: tuple[str, float | str]) -> Row: return Row('vilbert', 'ours',
 
 WRONG = (0., .25, .5, .75, 1.) # shares of wrong labels
 _SPOILED = {f'{share:g}': _ours(('labels', f'{{out}}/labels-wrong-{share:g}')) for share in WRONG}
-_NONE, _ARMS, _FRACTIONS = Row('vilbert', 'spe', 1/8), ('spe', 'ours'), (1., 1/2, 1/4, 1/8, 1/16)
+_NONE, _ARMS, _FRACTIONS, _TIMES = Row('vilbert', 'spe', 1/8), ('spe', 'ours'), (1., 1/2, 1/4, 1/8, 1/16), (1, 2, 4)
 _SAME_RATE = Row('vilbert', 'spe', 1/8, (('rate_of', 'ours'),))
 
 STUDIES = {
@@ -87,7 +91,10 @@ STUDIES = {
                        dict.fromkeys(('0.3', '0.7', '0.9'), '0.5')),
     'phrases': Study('Which phrases?', 'extractor of noun phrases', {'caption': _ours(), 'paper': _ours(('labels', '{out}/labels-paper'))}, {'paper': 'caption'}),
     'worth': Study('What are the labels worth in captions?', 'captions', {f'{arm} {fraction:g}': Row('vilbert', arm, fraction) for arm in _ARMS for fraction in _FRACTIONS},
-                   {f'ours {fraction:g}': f'spe {fraction:g}' for fraction in _FRACTIONS})}
+                   {f'ours {fraction:g}': f'spe {fraction:g}' for fraction in _FRACTIONS}),
+    'steps': Study('Is it a matter of time?', 'steps of pre-training',
+                   {f'{arm} {times}': Row('vilbert', arm, 1/8, (('times', times),)*(times != 1)) for arm in ('spe', 'token', 'ours') for times in _TIMES},
+                   {f'{arm} {times}': f'spe {times}' for arm in ('token', 'ours') for times in _TIMES})}
 
 # %% ../nbs/22_variations.ipynb #3dc14f04
 def study_table(
@@ -102,16 +109,34 @@ def study_bases(
     "For `gain_rows`."
     return {study.rows[value]: study.rows[base] for value, base in study.base.items()}
 
+# %% ../nbs/22_variations.ipynb #3dc14f05
+def measure_curve(
+    run: str, # folder of a pre-training
+    out: Path | str, # the run's folder
+    every: int = 100, # steps
+) -> None:
+    "How the losses of words and of alignment fell, in means over so many steps; leaves result.json."
+    def means(curve):
+        heaps = {}
+        for step, value in curve: heaps.setdefault(-(-step//every)*every, []).append(value)
+        return [[step, round(sum(some)/len(some), 4)] for step, some in heaps.items()]
+    curves = loss_curves(read_log(run))
+    save_json({part: means(curves[part]) for part in ('word', 'alignment')}, Path(out)/'result.json')
+
 def study_runs(
     study: Study, # to be measured
     scale: Scale, # of a small world
 ) -> list[Run]: # beside those of its table
-    "The study of teachers also wants to know how good each of them is."
-    def measure(value, labels):
+    "The study of teachers also wants to know how good each of them is, that of steps how the losses fell."
+    def teacher(value, labels):
         data, name = data_runs(scale, labels), f'teacher-{value}'.replace(' ', '-')
         options = dict(labels=f'{{out}}/{labels}', gold='{out}/W/gold/captions.jsonl', regions='{out}/regions', out=f'{{out}}/runs/{name}')
         return Run(name, 'vlground.variations:measure_teacher', options, (data['labels'], data['regions']), 'measuring', scale.world['pairs'])
-    return [measure(value, row.studied().get('labels', 'labels')) for value, row in study.rows.items() if row != _NONE] if study is STUDIES['teacher'] else []
+    def curve(row, seed):
+        name = f'curve-{row.name(seed)}'
+        return Run(name, 'vlground.variations:measure_curve', dict(run=f'{{out}}/runs/{row.name(seed)}', out=f'{{out}}/runs/{name}'), (pretrain_run(row, seed, scale),), 'measuring', 1)
+    if study is STUDIES['teacher']: return [teacher(value, row.studied().get('labels', 'labels')) for value, row in study.rows.items() if row != _NONE]
+    return [curve(row, seed) for seed in scale.seeds for row in study.rows.values()] if study is STUDIES['steps'] else []
 
 def read_teachers(
     out: Path | str, # folder of the runs
@@ -119,8 +144,16 @@ def read_teachers(
     "How good each teacher of the study is."
     return {value: load_json(Path(out)/'runs'/f'teacher-{value}'.replace(' ', '-')/'result.json') for value, row in STUDIES['teacher'].rows.items() if row != _NONE}
 
+def read_curves(
+    out: Path | str, # folder of the runs
+    scale: Scale, # whose seeds
+) -> dict[str, list[dict]]: # value of the study -> for each seed what `measure_curve` found
+    "How the losses fell in each training of the study of steps."
+    return {value: [load_json(Path(out)/'runs'/f'curve-{row.name(seed)}'/'result.json') for seed in scale.seeds] for value, row in STUDIES['steps'].rows.items()}
+
 # %% ../nbs/22_variations.ipynb #41612870
 SHOWN = {'refer': 'expressions, 1/8 of the labels', 'answer': 'VCR Q→A'} # column -> title of its panel
+_LOOKS = {'spe': ('without labels', ORANGE, '--'), 'token': ('with labels, by token', GREY, '-.'), 'ours': ('with labels, by phrase', GREEN, '-')} # arm -> how it is drawn
 
 def _means(cells: Sequence[Cell], rows: Sequence[Row], column: str) -> list[Interval]:
     at = {(cell.row, cell.column): list(cell.values.values()) for cell in cells}
@@ -149,22 +182,43 @@ def study_figure(
     return figure
 
 # %% ../nbs/22_variations.ipynb #68c7e955
+def _draw_arms(ax: Axes, cells: Sequence[Cell], column: str, study: Study, place: Callable[[Row], float]) -> None:
+    "An accuracy for each arm of a study, against something on an axis of factors, with bands of 95%."
+    for arm in dict.fromkeys(row.arm for row in study.rows.values()):
+        rows, (name, colour, style) = sorted((row for row in study.rows.values() if row.arm == arm), key=place), _LOOKS[arm]
+        found, places = _means(cells, rows, column), [place(row) for row in rows]
+        ax.plot(places, [100*each.mean for each in found], style, marker='o', ms=4, color=colour, label=name)
+        ax.fill_between(places, [100*each.low for each in found], [100*each.high for each in found], color=colour, alpha=.2, lw=0)
+    ax.set_xscale('log')
+    ax.set_xticks(places, [f'{each:,.0f}' for each in places], fontsize=8)
+    ax.minorticks_off()
+    ax.set(title=SHOWN[column], xlabel=study.axis, ylabel='accuracy (%)')
+
 def worth_figure(
     cells: Sequence[Cell], # of the study 'worth'
     captions: int, # that all of them are
 ) -> Figure:
     "Accuracy against captions with and without labels, on an axis of factors."
-    figure, arms = Drawing(figsize=(8, 3.2), layout='constrained'), {'spe': ('without labels', ORANGE, '--'), 'ours': ('with labels', GREEN, '-')}
-    for ax, (column, title) in zip(figure.subplots(1, len(SHOWN)), SHOWN.items()):
-        for arm, (name, colour, style) in arms.items():
-            rows = sorted((row for row in STUDIES['worth'].rows.values() if row.arm == arm), key=lambda row: row.fraction)
-            found, counts = _means(cells, rows, column), [row.fraction*captions for row in rows]
-            ax.plot(counts, [100*each.mean for each in found], style, marker='o', ms=4, color=colour, label=name)
-            ax.fill_between(counts, [100*each.low for each in found], [100*each.high for each in found], color=colour, alpha=.2, lw=0)
-        ax.set_xscale('log')
-        ax.set_xticks(counts, [f'{count:,.0f}' for count in counts], fontsize=8)
-        ax.minorticks_off()
-        ax.set(title=title, xlabel='captions', ylabel='accuracy (%)')
+    figure, study = Drawing(figsize=(8, 3.2), layout='constrained'), STUDIES['worth']
+    for ax, column in zip(figure.subplots(1, len(SHOWN)), SHOWN): _draw_arms(ax, cells, column, study, lambda row: row.fraction*captions)
     figure.axes[0].legend(fontsize=9)
-    figure.suptitle(STUDIES['worth'].title)
+    figure.suptitle(study.title)
+    return figure
+
+def steps_figure(
+    cells: Sequence[Cell], # of the study 'steps'
+    curves: Mapping[str, Sequence[Mapping]], # as `read_curves` gives them
+    steps: int, # of the shortest pre-training
+) -> Figure:
+    "How the loss of alignment falls in the longest pre-training of each arm, a line for each seed; and accuracy against steps."
+    figure, study = Drawing(figsize=(9.6, 3.2), layout='constrained'), STUDIES['steps']
+    first, *others = figure.subplots(1, 1 + len(SHOWN))
+    for value, row in study.rows.items():
+        if row.studied().get('times', 1) < 4: continue
+        for each in curves[value]: first.plot(*zip(*each['alignment']), _LOOKS[row.arm][2], color=_LOOKS[row.arm][1], lw=1)
+    first.axhline(math.log(2), ls=(0, (1, 3)), color='black', lw=.8)
+    first.set(title='alignment loss (dotted: guessing)', xlabel='step', ylabel='nats')
+    for ax, column in zip(others, SHOWN): _draw_arms(ax, cells, column, study, lambda row: steps*row.studied().get('times', 1))
+    figure.legend(*others[0].get_legend_handles_labels(), loc='outside lower center', ncols=3, fontsize=9)
+    figure.suptitle(study.title)
     return figure
