@@ -26,8 +26,7 @@ TASKS = {'refer': ('refer',), 'vqa': ('vqa',), 'vcr': ('answer', 'rationale')} #
 _NAMES = {'vilbert': 'ViLBERT', 'vlbert': 'VL-BERT'}
 COLUMNS = {'refer': 'Visual grounding', 'vqa': 'VQA', 'answer': 'VCR Q→A', 'rationale': 'VCR QA→R'}
 
-# what is studied -> how a title says it
-_STUDIED = {'labels': '{}', 'learning_rate': 'rate {:g}', 'rate_of': 'at the rate of {}', 'grounding_weight': 'weight {:g}', 'threshold': 'IoU above {:g}', 'times': 'trained {:g} times as long'}
+_STUDIED = {'labels': '{}', 'learning_rate': 'rate {:g}', 'rate_of': 'at the rate of {}', 'grounding_weight': 'weight {:g}', 'threshold': 'IoU above {:g}', 'times': 'trained {:g} times as long'} # in a title
 
 class Row(NamedTuple):
     "A pre-training, whatever its seed."
