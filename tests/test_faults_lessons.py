@@ -1,22 +1,15 @@
-"""Fault 20: each code cell of a lesson is run twice in a row, then the cells are run from the last to the first and once more in order: the same results, or a clear error.
+"""Fault 20: the cells of a lesson are run from the last to the first and once more in order: the same results, or a clear error.
 
-Running each cell twice takes twice the time of tests/test_notebooks.py, which runs every lesson once. Here are the lessons that train, save and go on (07, 18, 23), where something
-hidden would hurt most; the others are left out for their time alone. VLGROUND_TWICE=all runs them, too."""
+That each cell may be run twice in a row is seen in tests/test_notebooks.py."""
 import json
-import os
-import re
 import shutil
 
-import nbformat
 import pytest
 from faults import Job
 from notebooks import NOTEBOOKS, ROOT, cells, ids, source
-from test_notebooks import execute, left_out
+from test_notebooks import left_out
 
-LESSONS = [path for path in NOTEBOOKS if re.match(r'[0-2]\d_', path.stem)]
-CHOSEN = re.compile(r'(07|18|23)_')
-TWICE = [path for path in LESSONS if CHOSEN.match(path.stem) or os.environ.get('VLGROUND_TWICE') == 'all']
-BACKWARDS = [path for path in LESSONS if path.stem in ('03_boxes', '04_alignment', '07_loading')]
+BACKWARDS = [path for path in NOTEBOOKS if path.stem in ('03_boxes', '04_alignment', '07_loading')]
 
 
 @pytest.fixture
@@ -24,20 +17,6 @@ def folder(tmp_path):
     "A copy of the notebooks, where lessons find their pictures."
     shutil.copytree(ROOT/'results', tmp_path/'results')
     return shutil.copytree(ROOT/'nbs', tmp_path/'nbs', symlinks=False, ignore=shutil.ignore_patterns('.ipynb_checkpoints'))
-
-
-@pytest.mark.fault(20)
-@pytest.mark.parametrize('path', TWICE, ids=ids(TWICE))
-def test_every_cell_may_be_run_twice(path, folder, tmp_path, record_property):
-    notebook = nbformat.read(path, as_version=4)
-    again = []
-    for cell in notebook.cells:
-        again.append(cell)
-        if cell.cell_type == 'code': again.append(nbformat.from_dict(cell | {'id': f'{cell.id}-2'}))
-    notebook.cells = again
-    twice = tmp_path/path.name.replace('.ipynb', ' twice.ipynb')
-    nbformat.write(notebook, twice)
-    record_property(twice.name, execute(twice, folder))
 
 
 def backwards(path, told):

@@ -1,4 +1,7 @@
-"Each notebook runs from top to bottom in a fresh kernel; cells with a flag of settings.ini (gpu, slow, net) are left out, as nbdev_test does."
+"""Each notebook runs from top to bottom in a fresh kernel; cells with a flag of settings.ini (gpu, slow, net) are left out, as nbdev_test does.
+
+The lessons that train, save and go on (07, 18, 23), where something hidden would hurt most, are run with each cell twice in a row (fault 20); the others are not, for their time alone.
+VLGROUND_TWICE=all runs them so, too; with none each cell is run once."""
 import configparser
 import os
 import re
@@ -17,6 +20,7 @@ SETTINGS.read(ROOT/'settings.ini')
 # VLGROUND_FLAGS='slow net' pytest ... runs those cells too
 FLAGS = set(SETTINGS['DEFAULT']['tst_flags'].split()) - set(os.environ.get('VLGROUND_FLAGS', '').split())
 CELL_TIMEOUT = 600 # seconds
+TWICE = re.compile({'all': '.*', 'none': '(?!)'}.get(os.environ.get('VLGROUND_TWICE', ''), '(07|18|23)_'))
 
 
 def left_out(cell: dict) -> bool:
@@ -50,13 +54,22 @@ def execute(path: Path, folder: Path) -> float:
     return time.monotonic() - start
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=ids(NOTEBOOKS))
+def doubled(path: Path, folder: Path) -> Path:
+    "A notebook in `folder` with each code cell twice in a row."
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells = [again for cell in notebook.cells for again in ([cell, nbformat.from_dict(cell | {'id': f'{cell.id}-2'})] if cell.cell_type == 'code' else [cell])]
+    nbformat.write(notebook, folder/f'{path.stem} twice.ipynb')
+    return folder/f'{path.stem} twice.ipynb'
+
+
+@pytest.mark.parametrize('path', [pytest.param(path, marks=[pytest.mark.fault(20)]*bool(TWICE.match(path.stem))) for path in NOTEBOOKS], ids=ids(NOTEBOOKS))
 def test_notebook_runs(path, tmp_path, record_property):
     folder = tmp_path/'nbs'
     shutil.copytree(ROOT/'nbs', folder, symlinks=False, ignore=shutil.ignore_patterns('.ipynb_checkpoints'))
     shutil.copytree(ROOT/'results', tmp_path/'results')
     before = {file.relative_to(folder) for file in folder.rglob('*')}
-    record_property(path.name, execute(path, folder))
+    ran = doubled(path, tmp_path) if TWICE.match(path.stem) else path
+    record_property(ran.name, execute(ran, folder))
     left = {file.relative_to(folder) for file in folder.rglob('*')} - before
     assert not left, f'{path.name} leaves files in its own folder: {sorted(map(str, left))}'
 

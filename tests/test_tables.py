@@ -23,6 +23,8 @@ from vlground.tables import (RATE_SEARCH, SCALES, SOURCES, beside_runs, best_rat
 TINY = replace(SCALES['demo'], pretraining=dict(vilbert=dict(preset='mini', steps=2, batch_size=8), vlbert=dict(preset='mini-vlbert', steps=2, batch_size=8)), steps=dict(refer=(2, 2, 2), vqa=(2, 2, 2), vcr=(2, 2, 2)),
                world=dict(pairs=24, val=4, refer=20, vqa=8, vcr=20, seed=3))
 
+SMALLEST = dict(pretraining=TINY.pretraining, steps=TINY.steps, world=TINY.world) # the same as changes of the scale
+
 
 # plans
 
@@ -321,7 +323,7 @@ def tables_command(folder, *words):
 @pytest.fixture(scope='module')
 def commanded(tmp_path_factory): # what the command leaves
     folder = tmp_path_factory.mktemp('commanded')
-    (folder/'tiny.json').write_text(json.dumps(dict(pretraining=TINY.pretraining, steps=TINY.steps, world=TINY.world)))
+    (folder/'tiny.json').write_text(json.dumps(SMALLEST))
     told = {name: tables_command(folder, name) for name in ('II', 'figure5', 'claims')}
     assert all(ended.returncode == 0 for ended in told.values()), [ended.stderr for ended in told.values()]
     return folder, told
@@ -370,11 +372,12 @@ def test_figure_5_needs_two_seeds_and_predictions(made, tmp_path):
 @pytest.mark.fault
 @pytest.mark.parametrize('workers', [0, 2])
 def test_a_table_that_is_stopped_says_so(tmp_path, workers):
-    command = [str(Path(sys.executable).with_name('vlground_tables')), 'II', '--scale', 'demo', '--out', str(tmp_path/'out'), '--known', str(tmp_path/'known.json'), '--workers', str(workers)]
+    (tmp_path/'tiny.json').write_text(json.dumps(SMALLEST))
+    command = [str(Path(sys.executable).with_name('vlground_tables')), 'II', '--scale', 'demo', '--changes', str(tmp_path/'tiny.json'), '--out', str(tmp_path/'out'),
+               '--known', str(tmp_path/'known.json'), '--workers', str(workers)]
     with (tmp_path/'said.txt').open('w') as said:
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, cwd=tmp_path)
-        log = tmp_path/'out'/'runs'/'vilbert-baseline-0.125-1'/'log.jsonl' # of the second seed
-        while not (log.exists() and '"step"' in log.read_text()):
+        while not (tmp_path/'out'/'done'/'vilbert-baseline-0.125-1.json').exists(): # of the second seed
             assert process.poll() is None
             time.sleep(.02)
         process.terminate()

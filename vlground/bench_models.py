@@ -168,18 +168,18 @@ def time_in_turns(
 def _spread(times): return dict(median=median(times), least=min(times), most=max(times))
 
 
-def _measured(trainee, steps, rounds):
+def _measured(trainee, steps, rounds, size):
     "Ratios of some steps, and what they come from."
-    seconds, products = time_in_turns(steps, rounds, trainee.device)
-    rate = 2*2048**3 / median(products) / 1e9
-    best = 2*2048**3 / min(products) / 1e9
+    seconds, products = time_in_turns(steps, rounds, trainee.device, size)
+    rate = 2*size**3 / median(products) / 1e9
+    best = 2*size**3 / min(products) / 1e9
     def figures(times):
         speed = trainee.samples / median(times)
         return dict(ratio=GFLOP*speed / rate, ratio_to_best_product=GFLOP*speed / best, samples_per_s=speed, seconds=_spread(times))
     return {name: figures(times) for name, times in seconds.items()}, dict(median=rate, best=best)
 
 
-def _grounding_seconds(trainee, rounds):
+def _grounding_seconds(trainee, rounds, size):
     "The grounding head alone, forward and backward, on states that are there."
     trainee.parts.train()
     with torch.no_grad(): encoded = trainee.model(trainee.batch)
@@ -188,7 +188,7 @@ def _grounding_seconds(trainee, rounds):
         with torch.autocast(torch.device(trainee.device).type, torch.bfloat16, enabled=bf16): loss = grounding_loss(type(encoded)(**vars(encoded) | states), trainee.batch, trainee.grounding)
         loss.backward()
         trainee.parts.zero_grad()
-    return time_in_turns({'fp32': lambda: step(False), 'bf16': lambda: step(True)}, rounds, trainee.device)[0]
+    return time_in_turns({'fp32': lambda: step(False), 'bf16': lambda: step(True)}, rounds, trainee.device, size)[0]
 
 # %% ../nbs/90_bench_models.ipynb #6bebb0e1
 MEASURES = { # name: how it is taken back
@@ -203,13 +203,13 @@ def _taken_back(trainee, bf16, measure):
     return step
 
 
-def _compiled(trainee, steps, rounds):
+def _compiled(trainee, steps, rounds, size):
     "Steps with compiled layers, each kind of layer once for 32 and once for 16 bits."
     with compiled():
         start = time.perf_counter()
         for step in steps.values(): step()
         seconds = time.perf_counter() - start
-        return _measured(trainee, steps, rounds)[0] | dict(seconds_to_compile=seconds)
+        return _measured(trainee, steps, rounds, size)[0] | dict(seconds_to_compile=seconds)
 
 
 def _on_gpu(config, samples, rounds):
@@ -233,6 +233,7 @@ def bench_model(
     rounds: int = 5, # of each step
     threads: int = 2, # on the processor
     compile: bool = True, # measure compiled layers, too? It takes minutes
+    product: int = 2048, # side of the matrices whose product a step is compared with
 ) -> dict: # fp32, bf16 (ratios), grounding_share, measures (time without / time with), and what they come from
     "Measure one training step of ViLBERT with all four losses."
     config, before = config or ViLBERTConfig.base(), torch.get_num_threads()
@@ -240,14 +241,14 @@ def bench_model(
     try:
         trainee = Trainee(config, samples=samples)
         both = {'fp32': trainee.step, 'bf16': lambda: trainee.step(bf16=True)}
-        plain, _ = _measured(trainee, both, rounds)
+        plain, _ = _measured(trainee, both, rounds, product)
         kept = keep_memory()
         for _ in range(5): # until the pages that are kept have been touched
             for step in both.values(): step()
         back = {f'{bits}, {name}': take(trainee, bits == 'bf16') for name, take in MEASURES.items() for bits in both}
-        found, product = _measured(trainee, both | back, rounds)
-        grounding = _grounding_seconds(trainee, rounds)
-        by_compiler = _compiled(trainee, both, rounds) if compile else 'not measured'
+        found, gflops = _measured(trainee, both | back, rounds, product)
+        grounding = _grounding_seconds(trainee, rounds, product)
+        by_compiler = _compiled(trainee, both, rounds, product) if compile else 'not measured'
     finally: torch.set_num_threads(before)
     def gain(slow, fast): return {bits: fast[bits]['ratio'] / slow[bits]['ratio'] for bits in both} # ratios, as some were measured minutes apart
     back = {name: {bits: found[f'{bits}, {name}'] for bits in both} for name in MEASURES}
@@ -259,5 +260,5 @@ def bench_model(
     share = {bits: median(grounding[bits]) / found[bits]['seconds']['median'] for bits in both}
     gpu = _on_gpu(config, gpu_samples, rounds) if torch.cuda.is_available() else 'not measured'
     return dict(fp32=found['fp32']['ratio'], bf16=found['bf16']['ratio'], reference=REFERENCE, grounding_share=share['fp32'], grounding_share_bf16=share['bf16'],
-                measures=measures, product_gflops=product, steps={bits: found[bits] for bits in both}, compiled=by_compiler, gpu=gpu,
+                measures=measures, product_gflops=gflops, steps={bits: found[bits] for bits in both}, compiled=by_compiler, gpu=gpu,
                 samples=samples, threads=threads, rounds=rounds, gflop_a_sample=GFLOP)

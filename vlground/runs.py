@@ -12,8 +12,8 @@ import platform
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from hashlib import sha256
@@ -189,7 +189,7 @@ def work_off(
     if not (plan := lacking()): return tick()
     for run in plan.values(): run.check()
     for name in plan: _failed(out, name).unlink(missing_ok=True)
-    codes = _with_workers(out, runs, min(workers, len(plan)), tick) if workers else _go_through(out, runs, tick)
+    with _stoppable(): codes = _with_workers(out, runs, min(workers, len(plan)), tick) if workers else _go_through(out, runs, tick)
     tick()
     if not (left := lacking()): return
     bad = [name for name in left if _failed(out, name).exists()]
@@ -201,8 +201,16 @@ def work_off(
 # %% ../nbs/22_runs.ipynb #cbddd74e
 _REPLACED = 3 # processes that died
 
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    "SIGTERM is as Ctrl-C here, between trainings as well."
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if current_thread() is main_thread() else None
+    try: yield
+    finally:
+        if before is not None: signal.signal(signal.SIGTERM, before)
+
 def _with_workers(out: Path, runs: list[Run], workers: int, tick: Callable[[], None]) -> list[int]: # exit codes of those that died
-    processes, codes, before = [], [], signal.signal(signal.SIGTERM, signal.default_int_handler) if current_thread() is main_thread() else None
+    processes, codes = [], []
     def start():
         processes.append(get_context('spawn').Process(target=_worker, args=(out, runs)))
         processes[-1].start()
@@ -221,7 +229,6 @@ def _with_workers(out: Path, runs: list[Run], workers: int, tick: Callable[[], N
         raise
     finally:
         for each in processes: each.kill()
-        if before is not None: signal.signal(signal.SIGTERM, before)
     return codes
 
 # %% ../nbs/22_runs.ipynb #5ee872f0
