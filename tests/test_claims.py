@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlground.claims import (COLUMNS, PAPER, PARTS, TABLES, TASKS, Cell, Claim, Interval, Row, ablation_figure, as_csv, as_latex, as_markdown, as_text, claims_figure, claims_of,
+from vlground.claims import (COLUMNS, PAPER, PARTS, TABLES, TASKS, Cell, Claim, Interval, Row, ablation_figure, as_csv, as_latex, as_markdown, as_text, claim_rows, claims_figure, claims_of,
                              efficiency_figure, gain_rows, gains, interval, student_t, table_rows, verdict)
 from vlground.core import rng
 
@@ -132,3 +132,12 @@ def test_figures_show_what_was_measured():
     shown = [claim for claim in claims if verdict(claim) != 'not measured']
     told = [text.get_text() for text in claims_figure(claims).axes[0].texts]
     assert told == [text for claim in shown for text in (claim.text, verdict(claim), *claim.gains)]
+
+
+def test_claims_are_told_with_how_sure_they_are():
+    up, down, near = ({0: .02 + at, 1: .021 + at, 2: .019 + at} for at in (0., -.04, -.025))
+    places = dict(both=dict(a=up, b=down, c={0: -.1, 1: .1, 2: .05}), margin=dict(a=near, b=up), apart=dict(a={0: .1, 1: .2}, b={2: .1, 3: .2}), none={})
+    head, *told = claim_rows([Claim(name, 'II', some, .01*(name == 'margin')) for name, some in places.items()])
+    assert len(head) == 5 and [row[:2] for row in told] == [['II', name] for name in places]
+    assert [row[2:] for row in told[:2]] == [['+0.6 [−8.1, +9.2]', '1 for it, 1 against, of 3', 'fails'], ['+0.8 [+0.5, +1.0]', '2 for it, 0 against, of 2', 'holds']]
+    assert told[2][2] == 'no seed in common' and told[3][2:] == ['–', '–', 'not measured']

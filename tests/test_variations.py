@@ -77,7 +77,7 @@ def test_studies_share_runs_with_the_tables():
         assert isinstance(study, Study) and set(study.beside) | set(study.base) | set(study.base.values()) <= set(study.rows)
         wanted = table_runs(study_table(study), SCALES['laptop'], beside=study_runs(study, SCALES['laptop']))
         in_order([*wanted.values(), *tables]) # a run that both have is the same one
-        assert 'vilbert-ours-0.125-0' in in_order(wanted.values())
+        assert {'vilbert-ours-0.125-0', 'vlbert-ours-0.125-0'} & set(in_order(wanted.values()))
         assert all(row.fraction == base.fraction for row, base in study_bases(study).items()) # what is compared had the same captions
 
 
@@ -89,9 +89,16 @@ def test_labels_are_made_from_what_they_say():
     assert plan['labels-paper'].options['extractor'] == 'paper' and {'labels', 'labels-paper'} <= set(plan)
 
 
-def test_weights_are_compared_at_one_rate():
-    plan = in_order(table_runs(study_table(STUDIES['weight']), SCALES['laptop']).values())
-    assert {run.options['learning_rate'] for run in plan.values() if run.kind == 'pretrain vilbert'} == {SCALES['laptop'].rates['vilbert ours']}
+@pytest.mark.parametrize(('name', 'backbone'), [('weight', 'vilbert'), ('part', 'vlbert')])
+def test_weights_and_parts_are_compared_at_one_rate(name, backbone):
+    plan = in_order(table_runs(study_table(STUDIES[name]), SCALES['laptop']).values())
+    assert {run.options['learning_rate'] for run in plan.values() if run.kind == f'pretrain {backbone}'} == {SCALES['laptop'].rates[f'{backbone} ours']}
+
+
+def test_each_part_of_vlbert_is_added_alone():
+    plan = in_order(table_runs(study_table(STUDIES['part']), SCALES['laptop']).values())
+    added = {run.name: (run.options['spe'], run.options['grounding']) for run in plan.values() if run.kind == 'pretrain vlbert' and run.options['seed'] == 0}
+    assert list(added.values()) == [(False, False), (True, False), (False, True), (True, True)]
 
 
 def test_longer_trainings_differ_in_their_length_alone():

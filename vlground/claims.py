@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ARMS', 'TASKS', 'COLUMNS', 'PARTS', 'TABLES', 'PAPER', 'PAPER_BESIDE', 'Row', 'Column', 'Table', 'Cell', 'student_t',
            'Interval', 'interval', 'gains', 'Claim', 'verdict', 'claims_of', 'table_rows', 'gain_rows', 'as_markdown',
-           'as_latex', 'as_csv', 'as_text', 'ablation_figure', 'efficiency_figure', 'claims_figure']
+           'as_latex', 'claim_rows', 'as_csv', 'as_text', 'ablation_figure', 'efficiency_figure', 'claims_figure']
 
 # %% ../nbs/22_claims.ipynb #2dbf90b6
 import csv
@@ -228,6 +228,11 @@ def table_rows(
     return [head + ['average']*several, *found]
 
 # %% ../nbs/22_claims.ipynb #9ef00036
+def _gained(values: Sequence[float]) -> str: # in points
+    "A gain with its interval."
+    found = interval(values)
+    return f'{found.mean*100:+.1f} [{found.low*100:+.1f}, {found.high*100:+.1f}]'.replace('-', '−')
+
 def gain_rows(
     cells: Sequence[Cell], # of one table
     bases: Mapping[Row, Row] | None = None, # row -> what it is compared with; None: the baseline of the same backbone and captions
@@ -240,9 +245,7 @@ def gain_rows(
     def said(row, base, *column):
         ours, theirs, found = PAPER.get((row, *column)), PAPER.get((base, *column)), list(gains(at[row, *column], at[base, *column]).values())
         paper = f' ({ours - theirs:+.2f})' if ours and theirs else ''
-        if len(found) < 2: return 'not measured' + paper
-        each = interval(found)
-        return f'{each.mean*100:+.1f} [{each.low*100:+.1f}, {each.high*100:+.1f}]{paper}'.replace('-', '−')
+        return (_gained(found) if len(found) > 1 else 'not measured') + paper.replace('-', '−')
     over = {base.title() for _, base in pairs}
     head = ['captions', f'over {over.pop()}' if len(over) == 1 else 'over the baseline', *(f'{COLUMNS[column]}, {_share(part)}' for column, part in columns)]
     return [head, *([_share(row.fraction), row.title(), *(said(row, base, *column) for column in columns)] for row, base in pairs)]
@@ -257,6 +260,19 @@ def as_latex(rows: Sequence[Sequence[str]]) -> str: # a table, its head first
     "For a paper; needs the package booktabs."
     def line(cells): return ' & '.join(cell.translate(_LATEX) for cell in cells) + r' \\'
     return '\n'.join([r'\begin{tabular}{ll' + 'r'*(len(rows[0]) - 2) + '}', r'\toprule', line(rows[0]), r'\midrule', *map(line, rows[1:]), r'\bottomrule', r'\end{tabular}'])
+
+# %% ../nbs/22_claims.ipynb #3730f544
+def claim_rows(
+    claims: Sequence[Claim], # with what was measured
+) -> list[list[str]]: # its head first: points with 95% intervals in the mean of all places; in how many the interval lies on one side of what is claimed; the verdict
+    "Claims as text."
+    def told(claim):
+        if verdict(claim) == 'not measured': return '–', '–'
+        places, least = [interval(list(some.values())) for some in claim.gains.values()], -claim.margin
+        sure = [sum(each.low > least for each in places), sum(each.high < least for each in places), len(places)]
+        mean = list(_averaged(list(claim.gains.values())).values())
+        return _gained(mean) if len(mean) > 1 else 'no seed in common', '{} for it, {} against, of {}'.format(*sure)
+    return [['table', 'claim', 'on average', 'places, surely', 'verdict'], *([claim.table, claim.text, *told(claim), verdict(claim)] for claim in claims)]
 
 # %% ../nbs/22_claims.ipynb #ce68d14f
 def as_csv(

@@ -25,7 +25,7 @@ from fastcore.script import call_parse
 
 from .bench import BENCHES
 from .checkpoints import config_from
-from .claims import TABLES, as_csv, as_latex, as_markdown, claims_of, gain_rows, table_rows, verdict
+from .claims import TABLES, as_csv, as_latex, as_markdown, as_text, claim_rows, claims_of, gain_rows, table_rows, verdict
 from .core import load_json, moved_into_place, save_json
 from .curves import run_curves
 from .datasets import read_captions
@@ -507,13 +507,13 @@ def _tell_claims(results: Path, label: str) -> None:
     "Ask of each claim of the paper whether it holds in the tables that have been made."
     measured = read_tables(results, label)
     claims = claims_of(measured.cells, measured.beside)
-    for claim in claims: print(f'{claim.table:11}{claim.text:74}{verdict(claim)}')
+    print(as_text(claim_rows(claims)))
     save_json(dict(scale=label, claims=[claim._asdict() | dict(verdict=verdict(claim)) for claim in claims], made=circumstances()), results/f'claims-{label}.json')
 
 @call_parse
 @one_sentence
 def vlground_tables(
-    table: str, # 'I', 'II', 'III', 'supplement' or 'figure5'; 'rates', a search; a study: 'teacher', 'weight', 'threshold', 'phrases', 'worth' or 'steps'; or 'claims', of tables already made
+    table: str, # 'I', 'II', 'III', 'supplement' or 'figure5'; 'rates', a search; a study: 'teacher', 'weight', 'threshold', 'phrases', 'worth', 'steps' or 'part'; or 'claims', of tables already made
     scale: str = 'laptop', # 'demo' (a minute), 'laptop' (hours), 'gpu' (a model of the paper's size), 'real' (your own data), or 'search' (for rates)
     out: str = '', # folder of the runs, shared by all tables of a scale; empty: tables-SCALE
     results: str = 'results', # folder of RESULTS/table-TABLE-SCALE.json; with --changes or --seeds the name says so

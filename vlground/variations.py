@@ -80,13 +80,14 @@ def _ours(*study: tuple[str, float | str]) -> Row: return Row('vilbert', 'ours',
 WRONG = (0., .25, .5, .75, 1.) # shares of wrong labels
 _SPOILED = {f'{share:g}': _ours(('labels', f'{{out}}/labels-wrong-{share:g}')) for share in WRONG}
 _NONE, _ARMS, _FRACTIONS, _TIMES = Row('vilbert', 'spe', 1/8), ('spe', 'ours'), (1., 1/2, 1/4, 1/8, 1/16), (1, 2, 4)
-_SAME_RATE = Row('vilbert', 'spe', 1/8, (('rate_of', 'ours'),))
+_LIKE_OURS = (('rate_of', 'ours'),) # one rate for all that is compared
 
 STUDIES = {
     'teacher': Study('How good must the teacher be?', 'share of labels that are wrong', _SPOILED | {'the teacher': _ours(), 'no labels': _NONE},
                      dict.fromkeys([*_SPOILED, 'the teacher'], 'no labels'), ('the teacher', 'no labels')),
     'weight': Study('How much should the loss count?', 'weight of the grounding loss',
-                    {'0': _SAME_RATE, **{f'{weight}': _ours(*[('grounding_weight', float(weight))]*(weight != 20)) for weight in (1, 5, 20, 80)}}, dict.fromkeys(('1', '5', '20', '80'), '0')),
+                    {'0': Row('vilbert', 'spe', 1/8, _LIKE_OURS), **{f'{weight}': _ours(*[('grounding_weight', float(weight))]*(weight != 20)) for weight in (1, 5, 20, 80)}},
+                    dict.fromkeys(('1', '5', '20', '80'), '0')),
     'threshold': Study('Which regions are close enough?', 'IoU above which a region is that of a label', {f'{iou}': _ours(*[('threshold', iou)]*(iou != .5)) for iou in (.3, .5, .7, .9)},
                        dict.fromkeys(('0.3', '0.7', '0.9'), '0.5')),
     'phrases': Study('Which phrases?', 'extractor of noun phrases', {'caption': _ours(), 'paper': _ours(('labels', '{out}/labels-paper'))}, {'paper': 'caption'}),
@@ -94,7 +95,10 @@ STUDIES = {
                    {f'ours {fraction:g}': f'spe {fraction:g}' for fraction in _FRACTIONS}),
     'steps': Study('Is it a matter of time?', 'steps of pre-training',
                    {f'{arm} {times}': Row('vilbert', arm, 1/8, (('times', times),)*(times != 1)) for arm in ('spe', 'token', 'ours') for times in _TIMES},
-                   {f'{arm} {times}': f'spe {times}' for arm in ('token', 'ours') for times in _TIMES})}
+                   {f'{arm} {times}': f'spe {times}' for arm in ('token', 'ours') for times in _TIMES}),
+    'part': Study('Which part does it in VL-BERT?', 'what is added',
+                  {'nothing': Row('vlbert', 'baseline', 1/8), 'SPE': Row('vlbert', 'spe', 1/8, _LIKE_OURS), 'grounding': Row('vlbert', 'plain', 1/8, _LIKE_OURS), 'both': Row('vlbert', 'ours', 1/8)},
+                  dict.fromkeys(('SPE', 'grounding', 'both'), 'nothing'), ('nothing',))}
 
 # %% ../nbs/22_variations.ipynb #3dc14f04
 def study_table(
@@ -174,7 +178,7 @@ def study_figure(
             beside = name in study.beside
             ax.errorbar(places[name], 100*each.mean, yerr=100*(each.high - each.mean), fmt='s' if beside else 'o', color=ORANGE if beside else GREEN, capsize=3)
             if beside and name in on_axis: ax.annotate(name, (places[name], 100*each.mean), (-7, -11), textcoords='offset points', ha='right', fontsize=8)
-        ax.plot([places[name] for name in values], [100*found[name].mean for name in values], color=GREEN, lw=1)
+        if all(name[0].isdigit() for name in values): ax.plot([places[name] for name in values], [100*found[name].mean for name in values], color=GREEN, lw=1)
         told = {places[name]: name.replace(' ', '\n') for name in study.rows if name not in on_axis} | ({each/4: f'{each/4:g}' for each in range(5)} if on_axis else {})
         ax.set(title=title, xlabel=study.axis, ylabel='accuracy (%)', xticks=list(told), xticklabels=list(told.values()))
         ax.tick_params('x', labelsize=8)
