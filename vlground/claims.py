@@ -149,7 +149,8 @@ def verdict(
 ) -> str: # 'holds', 'fails', 'undecided' or 'not measured'
     "Whether a claim holds, by intervals."
     if not claim.gains or any(len(some) < 2 for some in claim.gains.values()): return 'not measured'
-    places, least = [list(some.values()) for some in claim.gains.values()], -claim.margin
+    places = [list(by_seed.values()) for by_seed in claim.gains.values()]
+    least = -claim.margin
     if not all(interval(some).stderr for some in places): return 'undecided' # seeds that agree to the last digit are too few items
     if all(interval(some).low > least for some in places): return 'holds'
     over_all = list(_averaged(list(claim.gains.values())).values())
@@ -165,42 +166,61 @@ def _slope(gains: Mapping[float, Mapping[int, float]]) -> dict[int, float]: # se
     centred = halvings - halvings.mean()
     return {seed: float((centred*torch.tensor([some[seed] for some in gains.values()], dtype=torch.float64)).sum()/centred.square().sum()) for seed in sorted(seeds)}
 
+# %% ../nbs/22_claims.ipynb #a1f0c3d5
+_FRACTIONS = (1., 1/8, 1/16) # of the captions
+
+def _by_place(cells: Iterable[Cell]) -> dict[tuple[Row, str, float], dict[int, float]]: # row, column and part -> seed -> accuracy
+    return {(cell.row, cell.column, cell.part): cell.values for cell in cells}
+
+def _gap(at: Mapping, one: Row, other: Row, columns: Iterable[str] = COLUMNS, part: float = 1.) -> dict[str, dict[int, float]]: # printed column -> seed -> gain
+    "How far one row lies above another; empty where one is not measured."
+    return {COLUMNS[name]: gains(at.get((one, name, part), {}), at.get((other, name, part), {})) for name in columns}
+
+def _average_gap(at: Mapping, one: Row, other: Row, part: float = 1.) -> dict[int, float]: # seed -> gain
+    "The same in the mean of all columns."
+    return _averaged(list(_gap(at, one, other, part=part).values()))
+
+def _everywhere(at: Mapping, backbone: str) -> dict[str, dict[int, float]]: # place -> seed -> gain
+    "Ours over the baseline, in each place of Table I."
+    gaps = {fraction: _gap(at, Row(backbone, 'ours', fraction), Row(backbone, 'baseline', fraction)) for fraction in (1., 1/8)}
+    return {f'{place}, {_share(fraction)} of the captions': by_seed for fraction, gap in gaps.items() for place, by_seed in gap.items()}
+
+def _more_with_few(at: Mapping, backbone: str) -> dict[int, float]: # seed -> points
+    "What is gained with an eighth of the captions, less what is gained with all."
+    return gains(*(_average_gap(at, Row(backbone, 'ours', fraction), Row(backbone, 'baseline', fraction)) for fraction in (1/8, 1.)))
+
+def _grows(by: Mapping[float, Mapping[int, float]]) -> dict[str, dict[int, float]]: # of a fraction -> seed -> gain
+    "By how much a gain grows as the data are halved, if it was measured with each fraction."
+    return {'gain for each halving': _slope(by)} if all(by.values()) else {}
+
 # %% ../nbs/22_claims.ipynb #0d0e017e
 def claims_of(
     cells: Iterable[Cell], # of all tables
     others: Mapping[str, Mapping[int, float]] = {}, # 'grounder', 'grounder as it ships' and 'multi' -> seed -> accuracy on expressions
 ) -> list[Claim]: # in the order of the paper
     "What the paper says of its tables, and one thing that they show and it does not say, with what we have measured."
-    at = {(cell.row, cell.column, cell.part): cell.values for cell in cells}
-    def row(arm, backbone='vilbert', fraction=1/8): return Row(backbone, arm, fraction)
-    def gap(one, other, columns=COLUMNS, part=1.): # in each column
-        pairs = {name: (at.get((one, name, part)), at.get((other, name, part))) for name in columns}
-        return {COLUMNS[name]: gains(*pair) if all(pair) else {} for name, pair in pairs.items()}
-    def everywhere(backbone):
-        return {f'{place}, {_share(fraction)} of the captions': some for fraction in (1., 1/8) for place, some in gap(row('ours', backbone, fraction), row('baseline', backbone, fraction)).items()}
-    def gain(fraction, part): return _averaged(list(gap(row('ours', fraction=fraction), row('baseline', fraction=fraction), part=part).values()))
-    less_captions = {fraction: _averaged([gain(fraction, part) for part in PARTS]) for fraction in (1., 1/8, 1/16)}
-    less_labels = {part: _averaged([gain(fraction, part) for fraction in (1., 1/8, 1/16)]) for part in PARTS}
-    def grows(by): return {'gain for each halving': _slope(by)} if all(by.values()) else {}
-    def more(backbone): # gained with an eighth of the captions, less what is gained with all
-        few, all_ = (_averaged(list(gap(row('ours', backbone, fraction), row('baseline', backbone, fraction)).values())) for fraction in (1/8, 1.))
-        return gains(few, all_)
-    def beyond(model): return {f'{_share(fraction)} of the captions': gains(at.get((row('ours', fraction=fraction), 'refer', 1.), {}), others.get(model, {})) for fraction in (1., 1/8)}
+    at = _by_place(cells)
+    baseline, spe, token, ours, plain = (Row('vilbert', arm, 1/8) for arm in ARMS)
+    average = {(fraction, part): _average_gap(at, ours._replace(fraction=fraction), baseline._replace(fraction=fraction), part) for fraction in _FRACTIONS for part in PARTS}
+    by_captions = {fraction: _averaged([average[fraction, part] for part in PARTS]) for fraction in _FRACTIONS}
+    by_labels = {part: _averaged([average[fraction, part] for fraction in _FRACTIONS]) for part in PARTS}
+    def beyond(model): # one of `others`
+        return {f'{_share(fraction)} of the captions': gains(at.get((ours._replace(fraction=fraction), 'refer', 1.), {}), others.get(model, {})) for fraction in (1., 1/8)}
     return [
-        Claim('Grounding with SPE improves ViLBERT on each task', 'I', everywhere('vilbert')),
-        Claim('Grounding with SPE improves VL-BERT on each task', 'I', everywhere('vlbert')),
-        Claim('The gain is larger with 1/8 of the captions, for both backbones', 'I', {_NAMES[backbone]: more(backbone) for backbone in _NAMES}),
-        Claim('With 1/8 of the captions it is within a point of the baseline with all', 'I', gap(row('ours'), row('baseline', fraction=1.)), .01),
+        Claim('Grounding with SPE improves ViLBERT on each task', 'I', _everywhere(at, 'vilbert')),
+        Claim('Grounding with SPE improves VL-BERT on each task', 'I', _everywhere(at, 'vlbert')),
+        Claim('The gain is larger with 1/8 of the captions, for both backbones', 'I', {name: _more_with_few(at, backbone) for backbone, name in _NAMES.items()}),
+        Claim('With 1/8 of the captions it is within a point of the baseline with all', 'I', _gap(at, ours, baseline._replace(fraction=1.)), .01),
         Claim('Ours beats the one-stage grounder that it learnt from, fine-tuned', 'I', beyond('grounder')),
         Claim('Ours beats the one-stage grounder as it ships', 'I', beyond('grounder as it ships')),
         Claim('Ours beats the multi-task model, even with 1/8 of the captions', 'I', beyond('multi')),
-        Claim('SPE improves performance', 'II', gap(row('spe'), row('baseline'))),
-        Claim('Grounding at the phrase level improves on SPE alone', 'II', gap(row('ours'), row('spe'))),
-        Claim('The phrase level is clearly better than the token level', 'II', gap(row('ours'), row('token'))),
-        Claim('The token level hurts visual grounding (shown there, not said)', 'II', gap(row('baseline'), row('token'), ['refer'])),
-        Claim('Without SPE, phrase-level grounding improves the backbone', 'supplement', gap(row('plain'), row('baseline'))),
-        Claim('The gain grows as captions become fewer', 'III', grows(less_captions)),
-        Claim('The gain grows as labels of the task become fewer', 'III', grows(less_labels))]
+        Claim('SPE improves performance', 'II', _gap(at, spe, baseline)),
+        Claim('Grounding at the phrase level improves on SPE alone', 'II', _gap(at, ours, spe)),
+        Claim('The phrase level is clearly better than the token level', 'II', _gap(at, ours, token)),
+        Claim('The token level hurts visual grounding (shown there, not said)', 'II', _gap(at, baseline, token, ['refer'])),
+        Claim('Without SPE, phrase-level grounding improves the backbone', 'supplement', _gap(at, plain, baseline)),
+        Claim('The gain grows as captions become fewer', 'III', _grows(by_captions)),
+        Claim('The gain grows as labels of the task become fewer', 'III', _grows(by_labels))]
 
 # %% ../nbs/22_claims.ipynb #0ee52b05
 def _said(values: Sequence[float], paper: float | None = None) -> str: # in percent
@@ -238,7 +258,7 @@ def gain_rows(
     bases: Mapping[Row, Row] | None = None, # row -> what it is compared with; None: the baseline of the same backbone and captions
 ) -> list[list[str]]: # its head first: points with 95% intervals, and the paper's beside
     "Paired differences as text."
-    at = {(cell.row, cell.column, cell.part): cell.values for cell in cells}
+    at = _by_place(cells)
     columns, rows = list(dict.fromkeys((cell.column, cell.part) for cell in cells)), list(dict.fromkeys(cell.row for cell in cells))
     if bases is None: bases = {row: row._replace(arm='baseline', study=()) for row in rows}
     pairs = [(row, bases[row]) for row in rows if row in bases and bases[row] in rows and bases[row] != row]
@@ -268,7 +288,8 @@ def claim_rows(
     "Claims as text."
     def told(claim):
         if verdict(claim) == 'not measured': return '–', '–'
-        places, least = [interval(list(some.values())) for some in claim.gains.values()], -claim.margin
+        places = [interval(list(by_seed.values())) for by_seed in claim.gains.values()]
+        least = -claim.margin
         sure = [sum(each.low > least for each in places), sum(each.high < least for each in places), len(places)]
         mean = list(_averaged(list(claim.gains.values())).values())
         return _gained(mean) if len(mean) > 1 else 'no seed in common', '{} for it, {} against, of {}'.format(*sure)
@@ -357,5 +378,5 @@ def claims_figure(
         y += 1.3
         ax.axhline(y - .65, color=GREY, lw=.5, alpha=.5)
     ax.axvline(0, color='black', lw=.8)
-    ax.set(xlabel='points, with 95% interval; claimed are points above 0', yticks=[], ylim=(y - .65, -.65))
+    ax.set(xlabel='points (95% interval); claimed: above 0', yticks=[], ylim=(y - .65, -.65))
     return figure
