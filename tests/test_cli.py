@@ -3,12 +3,14 @@ import json
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 from killing import begin, wait_until
 from PIL import Image
 
+from vlground import cli
 from vlground.cli import one_sentence
 from vlground.core import load_json
 from vlground.store import Store
@@ -91,11 +93,12 @@ MISTAKES = [
     (('vlground_finetune', 'vqa', '--data', 'x', '--regions', 'x', '--start', 'x', '--hard'), '--hard is an option of refer, not of vqa'),
     (('vlground_finetune', 'vcr', '--data', 'x', '--regions', 'x', '--start', 'x', '--images', '.'), '--images is an option of refer and vqa'),
     (('vlground_finetune', 'vcr', '--data', 'x', '--regions', 'x', '--start', 'x', '--steps', 3, '--epochs', 1), 'give --steps or --epochs, not both'),
+    (('vlground_pretrain', '--regions', 'x', '--labels', 'x', '--steps', 3, '--epochs', 1), 'give --steps or --epochs, not both'),
     (('vlground_finetune', 'vcr', '--data', 'x', '--regions', 'x', '--start', 'x', '--epochs', 'inf'), 'epochs must be 0 or more, got inf'),
     (('vlground_finetune', 'vcr', '--data', 'x', '--regions', 'x', '--start', 'x', '--seed', -1), 'seed must be 0 or more, got -1'),
     (('vlground_tables', 'IV'), "there is no table 'IV'; there are I, II, III, supplement, figure5, rates, teacher, weight, threshold, phrases, worth, steps, part, claims"),
     (('vlground_tables', 'II', '--scale', 'huge'), "there is no scale 'huge'; there are demo, laptop, search, gpu, real"),
-    (('vlground_tables', 'II', '--scale', 'real', '--dry_run'), 'this scale takes your own data: name them in a JSON file'),
+    (('vlground_tables', 'II', '--scale', 'real', '--dry_run'), 'this scale takes your own data: name their folders in a JSON file'),
     (('vlground_tables', 'II', '--changes', '{world}/nothing.json', '--dry_run'), 'nothing.json'),
     (('vlground_tables', 'claims'), 'results: none of table-I-laptop.json, table-II-laptop.json, table-III-laptop.json, table-supplement-laptop.json; make a table first'),
     (('vlground_tasks', '--size', 'huge'), "there is no size 'huge'; there are full, small"),
@@ -195,6 +198,17 @@ def test_no_graphics_card(terminal, small_regions, small_labels, monkeypatch):
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     code, _, problem = terminal('vlground_pretrain', '--regions', small_regions, '--labels', small_labels, '--device', 'cuda')
     assert code == 1 and 'no graphics card' in problem
+    code, _, problem = terminal('vlground_tables', 'II', '--scale', 'gpu')
+    assert code == 1 and 'scale gpu: device cuda: PyTorch finds no graphics card here; take the scale laptop, or say {"device": "cpu"}' in problem
+
+
+@pytest.mark.parametrize(('terminal', 'printed'), [(False, 'plan\na\nbcdef\nc\nd\n'), (True, 'plan\na\nbcde\n\x1b[2F\x1b[Jc\nd\n')])
+def test_a_table_takes_the_place_of_the_one_before_on_a_terminal(monkeypatch, capsys, terminal, printed):
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: terminal)
+    monkeypatch.setattr(cli, 'get_terminal_size', lambda: os.terminal_size((4, 9))) # lines are cut there
+    show = cli._showing()
+    for text in ('plan', 'a\nbcdef', 'c\nd'): show(text)
+    assert capsys.readouterr().out == printed
 
 
 def test_defects_keep_their_traceback():

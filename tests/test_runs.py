@@ -187,6 +187,30 @@ def test_killed_and_started_again(tmp_path):
     assert len(after) == 6 and all(after[name] == text for name, text in before.items())
 
 
+@pytest.mark.fault
+def test_what_was_begun_otherwise_is_refused_before_anything_begins(tmp_path):
+    first, long = nap('first', .01), nap('long', 1.5)
+    victim = get_context('spawn').Process(target=work_off, args=(tmp_path, [first, long]))
+    victim.start()
+    while not (tmp_path/'done'/'long.begun').exists(): time.sleep(.01)
+    victim.kill()
+    victim.join()
+    other, last = nap('long', 1.), nap('last', .01)
+    with pytest.raises(ValueError, match=r'long was begun with other options \(args\); choose another folder, or delete .*long.begun and the folder of the run'): work_off(tmp_path, [last, other])
+    assert not (tmp_path/'done'/'last.json').exists()
+    with pytest.raises(ValueError, match='long was begun with other options'): do_run(tmp_path, other)
+    work_off(tmp_path, [last, long]) # the same goes on
+    assert made(tmp_path, 'long')['attempts'] == 2 and not list((tmp_path/'done').glob('*.begun'))
+
+
+def test_failures_that_another_command_takes_back_are_told(tmp_path):
+    ticks = []
+    def tick():
+        ticks.append(0)
+        if len(ticks) == 2: (tmp_path/'done'/'bad.failed').unlink() # after it was given up
+    with pytest.raises(ChildProcessError, match='1 of 1 runs are not done: another command, which began meanwhile, has taken failures back'): work_off(tmp_path, [Run('bad', 'subprocess:run', dict(args=['false'], check=True))], tick=tick)
+
+
 TRAINING = '''
 import sys
 from pathlib import Path
@@ -229,7 +253,7 @@ def test_a_process_that_dies_with_its_run(tmp_path):
     code = f'import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom vlground.runs import Run, work_off\nif __name__ == "__main__": work_off({str(tmp_path/"out")!r}, [Run("b", "dies:now", dict(), (Run("a", "statistics:mean", dict(data=[1])),))], 2)'
     (tmp_path/'script.py').write_text(code)
     ended = subprocess.run([sys.executable, str(tmp_path/'script.py')], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(tmp_path)))
-    assert '1 of 2 runs are not done, as processes ended before their time (exit codes [-9, -9, -9, -9, -9]; -9 may be a lack of memory)' in ended.stderr and (tmp_path/'out'/'done'/'a.json').exists()
+    assert '1 of 2 runs are not done: processes ended before their time (exit codes [-9, -9, -9, -9, -9]; -9 may be a lack of memory)' in ended.stderr and (tmp_path/'out'/'done'/'a.json').exists()
 
 
 SPOILT = '''

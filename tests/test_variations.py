@@ -110,6 +110,7 @@ def test_longer_trainings_differ_in_their_length_alone():
     for run in plan.values(): run.check()
     row = STUDIES['steps'].rows['ours 2']
     real = pretrain_run(row, 0, replace(SCALES['real'], world=None))
+    real.check()
     assert real.options['epochs'] == 2*PRESETS['paper'].epochs and real.work == 2*row.fraction and 'steps' not in real.options
 
 

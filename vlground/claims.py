@@ -45,7 +45,8 @@ class Row(NamedTuple):
 
     def title(self) -> str:
         "For people; without the fraction."
-        return ' '.join([_NAMES[self.backbone], ARMS[self.arm], *(_STUDIED.get(key, key + ' {}').format(value) for key, value in self.studied().items())])
+        changed = ', '.join(_STUDIED.get(key, key + ' {}').format(value) for key, value in self.studied().items())
+        return f'{_NAMES[self.backbone]} {ARMS[self.arm]}' + (f' ({changed})' if changed else '')
 
 class Column(NamedTuple):
     "A fine-tuning and what is measured of it."
@@ -144,6 +145,8 @@ def _averaged(some: Sequence[Mapping[int, float]]) -> dict[int, float]: # seed -
     seeds = set.intersection(*(set(each) for each in some)) if some else set()
     return {seed: sum(each[seed] for each in some)/len(some) for seed in sorted(seeds)}
 
+def _is_wide(values: Sequence[float]) -> bool: return interval(values).stderr > 1e-9 # seeds that agree to the last digit are too few items
+
 def verdict(
     claim: Claim, # with at least two seeds in each place
 ) -> str: # 'holds', 'fails', 'undecided' or 'not measured'
@@ -151,10 +154,10 @@ def verdict(
     if not claim.gains or any(len(some) < 2 for some in claim.gains.values()): return 'not measured'
     places = [list(by_seed.values()) for by_seed in claim.gains.values()]
     least = -claim.margin
-    if not all(interval(some).stderr for some in places): return 'undecided' # seeds that agree to the last digit are too few items
+    if not all(map(_is_wide, places)): return 'undecided'
     if all(interval(some).low > least for some in places): return 'holds'
     over_all = list(_averaged(list(claim.gains.values())).values())
-    against = len(over_all) > 1 and interval(over_all).high < least
+    against = len(over_all) > 1 and _is_wide(over_all) and interval(over_all).high < least
     return 'fails' if against or any(interval(some, 1 - .05/len(places)).high < least for some in places) else 'undecided'
 
 def _share(part: float) -> str: return 'all' if part == 1 else f'1/{round(1/part)}'
@@ -360,6 +363,7 @@ def claims_figure(
 ) -> Figure:
     "Claims in one picture: a point with its 95% interval for each place, and the verdict."
     shown = [claim for claim in claims if verdict(claim) != 'not measured']
+    if not shown: raise ValueError('no claim has been measured; make a table first')
     height = sum(len(claim.gains) + 1.3 for claim in shown)
     figure = Drawing(figsize=(8.4, .23*height + .8))
     ax, y = figure.subplots(gridspec_kw=dict(left=.6, right=.88, top=.98, bottom=.6/(.23*height + .8))), 0.

@@ -89,12 +89,11 @@ def _job_of(shard: str) -> tuple[int, int] | None:
     i, n = map(int, shard.split('/'))
     return i, n
 
-def _check_device(device: str, here: bool = True) -> None:
+def _check_device(device: str, here: bool = True, told: str = '--device', instead: str = 'leave the option out to train on the CPU') -> None:
     "Refuse a device that is none, and a graphics card that is not there if it is to be here."
     try: kind = torch.device(device).type
-    except RuntimeError: raise ValueError(f'--device {device}: expected cpu, cuda or cuda:1') from None
-    if here and kind == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(f'--device {device}: PyTorch finds no graphics card here; leave the option out to train on the CPU')
+    except RuntimeError: raise ValueError(f'{told} {device}: expected cpu, cuda or cuda:1') from None
+    if here and kind == 'cuda' and not torch.cuda.is_available(): raise ValueError(f'{told} {device}: PyTorch finds no graphics card here; {instead}')
 
 # %% ../nbs/91_cli.ipynb #56cf2799
 @call_parse
@@ -288,6 +287,7 @@ def vlground_pretrain(
     threshold: float = 0., # IoU above which a label's box is that of a region; 0: the preset's
     fraction: float = 0., # of the pictures, by a hash of their ids; 0: the preset's
     steps: int = 0, # batches; 0: the preset's
+    epochs: float = 0., # passes over the captions; 0: the preset's, or as many as the steps make
     batch_size: int = 0, # captions in a batch; 0: the preset's
     accumulate: int = 0, # parts of a batch that are computed one after the other, to save memory; 0: the preset's
     learning_rate: float = 0., # highest; 0: the preset's
@@ -304,7 +304,8 @@ def vlground_pretrain(
     accept_changes: bool = False, # go on although the folder was begun with other settings or data?
 ):
     "Pre-train a backbone on captions and pseudo labels; under torchrun on several cards or machines."
-    given = dict(backbone=backbone, grounding='' if grounding else 'none', size=size, grounding_weight=grounding_weight, threshold=threshold, fraction=fraction, steps=steps,
+    if steps and epochs: raise ValueError('give --steps or --epochs, not both')
+    given = dict(backbone=backbone, grounding='' if grounding else 'none', size=size, grounding_weight=grounding_weight, threshold=threshold, fraction=fraction, steps=steps, epochs=epochs,
                  batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, precision=precision)
     changes = {name: value for name, value in given.items() if value} | ({'grounding': level} if level and grounding else {}) | ({} if spe else {'spe': False})
     changes |= ({'seed': seed} if seed >= 0 else {}) | ({'epochs': 0.} if steps else {})
@@ -521,7 +522,7 @@ def vlground_tables(
     changes: str = '', # JSON file that changes the scale, see lesson 22
     known: str = '', # JSON file of results: runs that stand in it are not done again, others are added
     seeds: int = 0, # 0: the scale's; more of them may follow later
-    workers: int = 2, # processes, on a GPU 1 is right; any number of these commands may share the work of one folder
+    workers: int = -1, # processes; -1: 2, or 1 on a GPU; 0: none but this one; any number of these commands may share the work of one folder
     dry_run: bool = False, # only say what there is to do?
 ):
     "Make a table of the paper, or a study of lesson 22; run again after a kill or elsewhere at the same time, it shares what is left."
@@ -535,9 +536,11 @@ def vlground_tables(
     if seeds < 0: raise ValueError(f'--seeds {seeds}: expected a number of seeds, or 0 for those of the scale')
     if seeds: size = replace(size, seeds=tuple(range(seeds)))
     if table == 'claims': return _tell_claims(Path(results), label)
-    if not dry_run: _check_device(size.device)
+    if not dry_run: _check_device(size.device, told=f'scale {begun}: device', instead='take the scale laptop, or say {"device": "cpu"} in the file of --changes')
+    if workers == -1: workers = 2 if torch.device(size.device).type == 'cpu' else 1
     study, data = STUDIES.get(table), load_json(sources) if sources else None
-    found = run_table(table, every[table], size, folder, data, workers, _showing(), study_runs(study, size) if study and size.world else (), dry_run, known or None)
+    beside = study_runs(study, size, data or SOURCES) if study else ()
+    found = run_table(table, every[table], size, folder, data, workers, _showing(), beside, dry_run, known or None)
     if dry_run: return
     if table == 'figure5': found['drawn'] = draw_items(folder, size, data or SOURCES)
     if table == 'teacher': found['teachers'] = read_teachers(folder)

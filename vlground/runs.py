@@ -82,36 +82,49 @@ def in_order(
     return found
 
 # %% ../nbs/22_runs.ipynb #c4277063
+def _changed(made: Mapping, run: Run) -> tuple[list[str], list[str]]: # names of options, and of what it needs
+    "What about a run is not as it was written down."
+    now = run.described()
+    def differing(key): return [name for name in {**made[key], **now[key]} if name not in made[key] or name not in now[key] or made[key][name] != now[key][name]]
+    options = differing('options') + differing('behind')
+    if made['call'] != now['call']: options.append('call')
+    return options, differing('needs')
+
+def _refuse_changed(out: Path, run: Run, path: Path, what: str) -> None:
+    "An error, if a run was made or begun otherwise than it is described now."
+    try: options, needs = _changed(load_json(path), run)
+    except FileNotFoundError: return
+    if needs and not options:
+        for need in run.needs: is_done(out, need) # what changed farther up is told of there
+    said = [f'from another {name}' for name in needs]
+    if options: said.insert(0, f'with other options ({", ".join(options)})')
+    if said: raise ValueError(f'{out}: {run.name} was {what} {" and ".join(said)}; choose another folder, or delete {path} and the folder of the run')
+
 def is_done(
     out: Path, # folder of all runs
     run: Run, # one of them
 ) -> bool:
     "Has a run been done? One that was done with other options, or from something else, is an error."
     path = out/'done'/f'{run.name}.json'
-    if not path.is_file(): return False
-    made, now = load_json(path), run.described()
-    def differing(key): return [name for name in {**made[key], **now[key]} if name not in made[key] or name not in now[key] or made[key][name] != now[key][name]]
-    options = differing('options') + differing('behind') + ['call']*(made['call'] != now['call'])
-    if differing('needs') and not options:
-        for need in run.needs: is_done(out, need) # what changed farther up is told of there
-    said = [f'with other options ({", ".join(options)})']*bool(options) + [f'from another {name}' for name in differing('needs')]
-    if said: raise ValueError(f'{out}: {run.name} was made {" and ".join(said)}; choose another folder, or delete {path} and the folder of the run')
-    return True
+    _refuse_changed(out, run, path, 'made')
+    return path.is_file()
 
+def _begun(out: Path, name: str) -> Path: return out/'done'/f'{name}.begun'
+def _failed(out: Path, name: str) -> Path: return out/'done'/f'{name}.failed'
+
+# %% ../nbs/22_runs.ipynb #4ee76de6
 def _filled(value: Any, out: Path) -> Any:
     "An option with the folder in its place."
     if isinstance(value, str): return value.replace('{out}', str(out))
     if isinstance(value, (list, tuple)): return [_filled(each, out) for each in value]
     return {name: _filled(each, out) for name, each in value.items()} if isinstance(value, Mapping) else value
 
-def _failed(out: Path, name: str) -> Path: return out/'done'/f'{name}.failed'
-
-# %% ../nbs/22_runs.ipynb #4ee76de6
 _BEGINS, STOPPED = '--- begun', (130, 143) # exit codes of a command that was stopped by Ctrl-C or SIGTERM
 
 def _call(out: Path, run: Run) -> str: # 'done' or 'failed'
     "Call what is to be called, and write down how it went."
     began, clock, path = time.time(), time.monotonic(), out/'logs'/f'{run.name}.txt'
+    save_json(run.described(), _begun(out, run.name))
     attempts = path.read_text(encoding='utf-8', errors='replace').count(_BEGINS) + 1 if path.exists() else 1
     with path.open('a', encoding='utf-8', buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
         print(f'{_BEGINS} {time.strftime("%Y-%m-%d %H:%M:%S")} on {platform.node()}')
@@ -125,10 +138,12 @@ def _call(out: Path, run: Run) -> str: # 'done' or 'failed'
         else: went = True
     if not went:
         _failed(out, run.name).touch()
+        _begun(out, run.name).unlink(missing_ok=True) # whether it can go on with mended options, the call itself has to say
         return 'failed'
     told = dict(began=began, seconds=time.monotonic() - clock, attempts=attempts, kind=run.kind, work=run.work, process=os.getpid(), machine=platform.node())
     with_ = dict(vlground=version('vlground'), torch=version('torch'), processor=platform.machine())
     save_json(run.described() | told | with_, out/'done'/f'{run.name}.json')
+    _begun(out, run.name).unlink(missing_ok=True)
     return 'done'
 
 # %% ../nbs/22_runs.ipynb #ae443df6
@@ -144,6 +159,7 @@ def do_run(
     try:
         if is_done(out, run): return 'was done'
         if _failed(out, run.name).exists(): return 'failed'
+        _refuse_changed(out, run, _begun(out, run.name), 'begun')
         return _call(out, run)
     finally: lock.release()
 
@@ -169,6 +185,7 @@ def _go_through(out: Path, runs: list[Run], tick: Callable[[], None] = lambda: N
             time.sleep(pause)
             pause = min(1.5*pause, 2.)
 
+# %% ../nbs/22_runs.ipynb #0ee898fc
 def _worker(out: Path, runs: list[Run]) -> None:
     start_worker()
     if hasattr(os, 'setpgrp'): os.setpgrp() # Ctrl-C reaches the process that looks on, which passes it on once
@@ -176,29 +193,6 @@ def _worker(out: Path, runs: list[Run]) -> None:
     try: _go_through(out, runs, fresh=True)
     except KeyboardInterrupt: raise SystemExit(130) from None
 
-# %% ../nbs/22_runs.ipynb #0ee898fc
-def work_off(
-    out: Path | str, # folder of all runs: done/, logs/ and whatever they write
-    runs: Iterable[Run], # that are wanted
-    workers: int = 0, # processes; 0: this one does them, one after the other
-    tick: Callable[[], None] = lambda: None, # called again and again meanwhile
-) -> None:
-    "Do what is wanted and what it needs, each once; start it again after a kill or elsewhere at the same time, it shares what is left."
-    out, runs = Path(out), list(runs)
-    def lacking(): return in_order(runs, partial(is_done, out)) # plans that changed are refused here
-    if not (plan := lacking()): return tick()
-    for run in plan.values(): run.check()
-    for name in plan: _failed(out, name).unlink(missing_ok=True)
-    with _stoppable(): codes = _with_workers(out, runs, min(workers, len(plan)), tick) if workers else _go_through(out, runs, tick)
-    tick()
-    if not (left := lacking()): return
-    bad = [name for name in left if _failed(out, name).exists()]
-    again = 'start again, what is done stays done'
-    if not bad: raise ChildProcessError(f'{out}: {len(left)} of {len(plan)} runs are not done, as processes ended before their time (exit codes {codes}; -9 may be a lack of memory); {again}')
-    said = [line for line in (out/'logs'/f'{bad[0]}.txt').read_text(encoding='utf-8', errors='replace').splitlines() if line.strip()][-1]
-    raise ChildProcessError(f'{out}: {len(bad)} of {len(plan)} runs failed, the first is {bad[0]} ({said.strip()[:300]}); see logs/{bad[0]}.txt there, mend it and {again}')
-
-# %% ../nbs/22_runs.ipynb #cbddd74e
 _REPLACED = 3 # processes that died
 
 @contextmanager
@@ -230,6 +224,32 @@ def _with_workers(out: Path, runs: list[Run], workers: int, tick: Callable[[], N
     finally:
         for each in processes: each.kill()
     return codes
+
+# %% ../nbs/22_runs.ipynb #cbddd74e
+def work_off(
+    out: Path | str, # folder of all runs: done/, logs/ and whatever they write
+    runs: Iterable[Run], # that are wanted
+    workers: int = 0, # processes; 0: this one does them, one after the other
+    tick: Callable[[], None] = lambda: None, # called again and again meanwhile
+) -> None:
+    "Do what is wanted and what it needs, each once; start it again after a kill or elsewhere at the same time, it shares what is left."
+    out, runs = Path(out), list(runs)
+    def lacking(): return in_order(runs, partial(is_done, out)) # plans that changed are refused here
+    if not (plan := lacking()): return tick()
+    for run in plan.values():
+        run.check()
+        _refuse_changed(out, run, _begun(out, run.name), 'begun')
+    for name in plan: _failed(out, name).unlink(missing_ok=True)
+    with _stoppable(): codes = _with_workers(out, runs, min(workers, len(plan)), tick) if workers else _go_through(out, runs, tick)
+    tick()
+    if not (left := lacking()): return
+    bad = [name for name in left if _failed(out, name).exists()]
+    again = 'start again, what is done stays done'
+    if not bad:
+        why = f'processes ended before their time (exit codes {codes}; -9 may be a lack of memory)' if codes else 'another command, which began meanwhile, has taken failures back; see logs/ there'
+        raise ChildProcessError(f'{out}: {len(left)} of {len(plan)} runs are not done: {why}; {again}')
+    said = [line for line in (out/'logs'/f'{bad[0]}.txt').read_text(encoding='utf-8', errors='replace').splitlines() if line.strip()][-1]
+    raise ChildProcessError(f'{out}: {len(bad)} of {len(plan)} runs failed, the first is {bad[0]} ({said.strip()[:300]}); see logs/{bad[0]}.txt there, mend it and {again}')
 
 # %% ../nbs/22_runs.ipynb #5ee872f0
 class Scheduled(NamedTuple):

@@ -84,6 +84,7 @@ SCALES = {
 
 # %% ../nbs/22_tables.ipynb #b7a2d4ab
 _NAMES = dict(rates=_BEST, steps=TASKS, finetuning=TASKS, pretraining=_SMALL, world=SCALES['laptop'].world) # field of `Scale` -> the names that it may have
+_DECIDED = {'out', 'regions', 'labels', 'data', 'start', 'task', 'spe', 'grounding', 'level', 'fraction', 'seed', 'device', 'workers'} # by the row, the column, the seed and other fields of `Scale`
 
 def changed_scale(
     scale: Scale, # to begin with
@@ -97,11 +98,15 @@ def changed_scale(
     def merged(name, old, new):
         kinds = Mapping, (list, tuple), str, (int, float)
         if old is not None and any(isinstance(old, kind) != isinstance(new, kind) for kind in kinds): refuse(name, f'was {json.dumps(old)}, which {json.dumps(new)} cannot replace')
-        if name.startswith('steps.') and (not isinstance(new, list) or len(new) != len(PARTS)): refuse(name, f'must be {len(PARTS)} numbers, got {json.dumps(new)}')
+        if name == 'world' and old is None: refuse(name, 'is none where the data are your own')
+        if name.startswith('steps.') and not (isinstance(new, list) and len(new) == len(PARTS) and all(type(steps) is int and steps > 0 for steps in new)):
+            refuse(name, f'must be {len(PARTS)} whole numbers from 1 on, got {json.dumps(new)}')
         if not isinstance(old, Mapping): return tuple(new) if isinstance(new, list) else new
+        if name.startswith(('pretraining.', 'finetuning.')) and (decided := set(new) & _DECIDED): refuse(name, f'cannot have {", ".join(sorted(decided))}: that is decided elsewhere')
         if unknown := set(new) - set(_NAMES.get(name, new)): refuse(name, f'has no {", ".join(sorted(unknown))}; it has {", ".join(_NAMES[name])}')
         if name in ('steps', 'world') and None in new.values(): refuse(name, 'is needed whole: no name can be taken away')
-        return {key: merged(f'{name}.{key}', old.get(key), value) for key, value in {**old, **new}.items() if value is not None}
+        kept = {key: value for key, value in old.items() if key not in new}
+        return kept | {key: merged(f'{name}.{key}', old.get(key), value) for key, value in new.items() if value is not None}
     return replace(scale, **{name: merged(name, known[name], value) for name, value in changes.items()})
 
 # %% ../nbs/22_tables.ipynb #128a179c
@@ -112,24 +117,27 @@ def _command(name: str, command: str, needs: Sequence[Run], kind: str, work: flo
     "A run of one of our commands."
     return Run(name, f'vlground.cli:vlground_{command}', options, tuple(needs), kind, work, speed, behind)
 
+def _label_run(labels: str, scale: Scale, world: Run, regions: Run) -> Run:
+    "What makes pseudo labels: those of the teacher; for a study of the next lesson those of other phrases, or the truth with a share of it spoiled."
+    def teacher(name, **more):
+        where = dict(images='{out}/W/images', captions='{out}/W/captions.tsv', sample=0, out=f'{{out}}/{name}')
+        return _command(name, 'label', [world], 'labels', scale.world['pairs'], dict(workers=scale.workers), **where, **more)
+    if labels == 'labels-paper': return teacher(labels, extractor='paper')
+    if not labels.startswith('labels-wrong-'): return teacher('labels')
+    options = dict(labels='{out}/labels', gold='{out}/W/gold/captions.jsonl', regions='{out}/regions', out=f'{{out}}/{labels}', wrong=float(labels.removeprefix('labels-wrong-')))
+    return Run(labels, 'vlground.variations:spoil_labels', options, (teacher('labels'), regions), 'spoiling', scale.world['pairs'])
+
 def data_runs(
     scale: Scale, # of a small world
-    labels: str = 'labels', # of the teacher; or, for a study, 'labels-paper' of other phrases, or 'labels-wrong-0.25', gold but for a quarter
+    labels: str = 'labels', # of the teacher; for a study 'labels-paper', or for instance 'labels-wrong-0.25'
 ) -> dict[str, Run]: # 'world', 'regions', 'labels', 'boxes-vcr', 'regions-vcr'
     "What makes the data."
-    pairs, speed = scale.world['pairs'], dict(workers=scale.workers)
-    pictures = pairs + scale.world['val'] + scale.world['refer'] + scale.world['vqa']
-    captions = dict(images='{out}/W/images', captions='{out}/W/captions.tsv', sample=0)
+    speed, pictures = dict(workers=scale.workers), scale.world['pairs'] + scale.world['val'] + scale.world['refer'] + scale.world['vqa']
     world = _command('world', 'world', [], 'pictures', pictures + scale.world['vcr'], speed, out='{out}/W', **scale.world)
     regions = _command('regions', 'regions', [world], 'regions', pictures, speed, images='{out}/W/images', out='{out}/regions', keep=scale.keep)
-    made = _command('labels', 'label', [world], 'labels', pairs, speed, out='{out}/labels', **captions)
-    if labels == 'labels-paper': made = _command(labels, 'label', [world], 'labels', pairs, speed, out=f'{{out}}/{labels}', extractor='paper', **captions)
-    if labels.startswith('labels-wrong-'):
-        options = dict(labels='{out}/labels', gold='{out}/W/gold/captions.jsonl', regions='{out}/regions', out=f'{{out}}/{labels}', wrong=float(labels.removeprefix('labels-wrong-')))
-        made = Run(labels, 'vlground.variations:spoil_labels', options, (made, regions), 'spoiling', pairs)
     boxes = _command('boxes-vcr', 'boxes', [world], 'data', 1, task='vcr', data='{out}/W/vcr', out='{out}/boxes-vcr.jsonl')
     vcr = _command('regions-vcr', 'regions', [boxes], 'regions', scale.world['vcr'], speed, images='{out}/W/vcr/vcr1images', boxes='{out}/boxes-vcr.jsonl', out='{out}/regions-vcr')
-    return {'world': world, 'regions': regions, 'labels': made, 'boxes-vcr': boxes, 'regions-vcr': vcr}
+    return {'world': world, 'regions': regions, 'labels': _label_run(labels, scale, world, regions), 'boxes-vcr': boxes, 'regions-vcr': vcr}
 
 # %% ../nbs/22_tables.ipynb #7bde26ad
 @lru_cache
@@ -158,7 +166,8 @@ def pretrain_run(
     if level: options['level'] = level
     changed = dict(row.study)
     times = changed.pop('times', 1)
-    if rate := scale.rates.get(f'{row.backbone} {changed.pop("rate_of", row.arm)}'): options['learning_rate'] = rate # a study may ask for the rate of another arm
+    rate = scale.rates.get(f'{row.backbone} {changed.pop("rate_of", row.arm)}') # a study may ask for the rate of another arm
+    if rate: options.setdefault('learning_rate', rate)
     options |= dict(regions=sources['regions'], labels=sources['labels']) | changed
     data = data_runs(scale, Path(options['labels']).name) if scale.world else {}
     needs, work = [data[name] for name in ('regions', 'labels') if name in data], options.get('steps', row.fraction)
@@ -179,9 +188,9 @@ def finetune_run(
 ) -> Run:
     "A fine-tuning of a row, in one of its columns."
     task, name = column.task, column.name(row, seed)
-    options = dict(scale.finetuning[task], task=task, data=sources[task], regions=sources[f'{task}_regions'], fraction=column.fraction)
-    options |= dict(most_regions=scale.keep, seed=seed, device=scale.device, every=0)
-    if task in scale.steps and 'epochs' not in options: options['steps'] = scale.steps[task][PARTS.index(column.fraction)]
+    options = dict(most_regions=scale.keep, every=0) | scale.finetuning[task]
+    options |= dict(task=task, data=sources[task], regions=sources[f'{task}_regions'], fraction=column.fraction, seed=seed, device=scale.device)
+    if task in scale.steps and not {'steps', 'epochs'} & set(options): options['steps'] = scale.steps[task][PARTS.index(column.fraction)]
     needs = [pretrain_run(row, seed, scale, sources), *([data_runs(scale)['regions-vcr']] if scale.world and task == 'vcr' else [])]
     work, behind = options.get('steps', column.fraction), dict(unless_said=asdict(FinetuneConfig())) | _fingerprints(scale, options['data'], options['regions'])
     return _command(name, 'finetune', needs, f'{task} {row.backbone}', work, dict(workers=scale.loaders), behind, start=f'{{out}}/runs/{row.name(seed)}', out=f'{{out}}/runs/{name}', **options)
@@ -203,12 +212,11 @@ _GROUNDER_RATES, _GROUNDER_BEST = (1e-4, 3e-4, 1e-3, 3e-3), 1e-3
 def grounder_run(
     scale: Scale, # how much
     seed: int, # of everything random
-    sources: Mapping[str, str] = SOURCES, # where the data lie
     rate: float | None = None, # highest learning rate; None: the one that the search found best
 ) -> Run:
-    "The one-stage grounder, fine-tuned on expressions."
+    "The one-stage grounder of the small world, fine-tuned on its expressions."
     steps, name = scale.steps['refer'][0], f'grounder-{seed}' if rate is None else f'grounder-{rate:g}-{seed}'
-    options = dict(data=sources['refer'], images='{out}/W/images', out=f'{{out}}/runs/{name}', steps=steps, splits=list(scale.splits), seed=seed, learning_rate=rate or _GROUNDER_BEST)
+    options = dict(data=SOURCES['refer'], images='{out}/W/images', out=f'{{out}}/runs/{name}', steps=steps, splits=list(scale.splits), seed=seed, learning_rate=rate or _GROUNDER_BEST)
     return Run(name, 'vlground.tables:measure_grounder', options, (data_runs(scale)['world'],), 'grounder', steps)
 
 def measure_grounder(
@@ -249,8 +257,9 @@ def beside_runs(
     sources: Mapping[str, str] = SOURCES, # where the data lie
 ) -> list[Run]: # of all seeds
     "The models that stand beside Table I, and beside the search for rates; the one-stage grounder is that of the small world."
-    if name == 'rates': return [grounder_run(scale, seed, sources, rate) for seed in scale.seeds for rate in _GROUNDER_RATES]
-    return [run for seed in scale.seeds for run in ([grounder_run(scale, seed, sources)] if scale.world else []) + [multi_run(scale, seed, sources)]] if name == 'I' else []
+    if name == 'rates': return [grounder_run(scale, seed, rate) for seed in scale.seeds for rate in _GROUNDER_RATES]
+    if name != 'I': return []
+    return [run for seed in scale.seeds for run in ([grounder_run(scale, seed)] if scale.world else []) + [multi_run(scale, seed, sources)]]
 
 # %% ../nbs/22_tables.ipynb #e624fb53
 def _together(result: Mapping, splits: Sequence[str], key: str = 'accuracy') -> float:
@@ -313,6 +322,13 @@ def planned_hours(
     if {run.kind for run in left.values()} - set(known): return None
     return max((each.begins + each.lasts for each in schedule(left.values(), known, workers, done).values()), default=0.)/3600
 
+def _guess(scale: Scale) -> Mapping[str, float]: # kind -> seconds for a unit of work
+    "What was measured with our small models; of larger ones or larger batches it says nothing."
+    def is_small(how): return set(how) <= {'preset', 'steps', 'batch_size'} and how['preset'] in _SMALL.values() and how.get('batch_size', 0) <= PRESETS[how['preset']].batch_size
+    def is_short(task, how): return task in scale.steps and 'epochs' not in how and how.get('batch_size', 64) <= _HOW[task]['batch_size']
+    known = scale.device == 'cpu' and all(map(is_small, scale.pretraining.values())) and all(is_short(*each) for each in scale.finetuning.items())
+    return _SECONDS if known else {}
+
 # %% ../nbs/22_tables.ipynb #ca1d18f4
 def read_known(
     file: Path | str, # JSON, name of a run -> what was called, what it took and 'result'; need not be there
@@ -320,10 +336,11 @@ def read_known(
 ) -> dict[str, dict]: # those of them that stand in the file
     "What runs have found elsewhere."
     known = load_json(file) if Path(file).is_file() else {}
+    kinds = dict(call=str, options=dict, behind=dict, needs=dict, kind=str, work=float, seconds=float, attempts=int, vlground=str, torch=str, processor=str, result=dict)
     told = dict(call='another call', options='other options', behind='other settings or files behind them', needs='other runs before it')
     if not isinstance(known, dict): raise ValueError(f'{file}: expected an object with names of runs, got {type(known).__name__}; take another file, or none')
     for name in set(runs) & set(known):
-        typed_fields(known[name], dict(call=str, options=dict, behind=dict, needs=dict, kind=str, work=float, seconds=float, attempts=int, result=dict), f'{file}: {name}')
+        typed_fields(known[name], kinds, f'{file}: {name}')
         changed = [what for key, what in told.items() if known[name][key] != runs[name].described()[key]]
         if changed: raise ValueError(f'{file}: {name} was made with {" and ".join(changed)}; take another file, or none')
     return {name: known[name] for name in runs if name in known}
@@ -364,33 +381,33 @@ def _check_sources(name: str, table: Table, scale: Scale, sources: Mapping[str, 
     if scale.world:
         if sources: raise ValueError('this scale makes its own world; to use data of your own take the scale real')
         return
-    if not sources: raise ValueError(f'this scale takes your own data: name them in a JSON file ({", ".join(SOURCES)})')
-    if not isinstance(sources, Mapping) or set(sources) != set(SOURCES): raise ValueError(f'sources: expected a JSON object with {", ".join(SOURCES)}, got {", ".join(map(str, sources))}')
+    if not sources: raise ValueError(f'this scale takes your own data: name their folders in a JSON file ({", ".join(SOURCES)}), and that file with --sources')
+    if not isinstance(sources, Mapping): raise ValueError(f'sources: expected a JSON object with {", ".join(SOURCES)}, got {json.dumps(sources)}')
+    for what, names in dict(lacking=set(SOURCES) - set(sources), unknown=set(sources) - set(SOURCES)).items():
+        if names: raise ValueError(f'sources: {what}: {", ".join(sorted(names))}; expected are {", ".join(SOURCES)}')
     if any(key == 'labels' for row in table.rows for key, _ in row.study): raise ValueError(f'{name} compares labels that the plan of a small world makes; take another scale')
     for key, folder in sources.items():
         if not isinstance(folder, str): raise ValueError(f'sources: {key} must name a folder, got {folder!r}')
         try: fingerprint(folder)
         except FileNotFoundError as error: raise FileNotFoundError(f'sources: {key}: {error}') from None
-    lacking = [each for each in _SEVERAL if not (Path(sources['refer'])/each).is_dir()]
-    if lacking and name == 'I': raise FileNotFoundError(f'{sources["refer"]}: no {" and no ".join(lacking)}; the multi-task model of Table I is trained on {", ".join(_SEVERAL)}')
+    sets = _SEVERAL if name == 'I' else _SEVERAL[:1] if any(column.task == 'refer' for column in table.columns) else ()
+    lacking = [file for each in sets for file in (f'{each}/refs({"umd" if each == "refcocog" else "unc"}).p', f'{each}/instances.json') if not (Path(sources['refer'])/file).is_file()]
+    if lacking: raise FileNotFoundError(f'sources: refer: {sources["refer"]}: no {", ".join(lacking)}{"; the multi-task model of Table I is trained on all three sets" if name == "I" else ""}')
 
 def _check_scale(name: str, scale: Scale, workers: int = 0) -> None:
     "Can this be done at all?"
     if not scale.seeds or len(set(scale.seeds)) < len(scale.seeds) or not all(type(seed) is int and seed >= 0 for seed in scale.seeds):
         raise ValueError(f'seeds: expected some different whole numbers from 0 on, got {list(scale.seeds)}')
+    if name == 'rates' and not scale.world: raise ValueError('rates are searched for in a small world; take the scale search')
     if name == 'figure5' and len(scale.seeds) < 2: raise ValueError('Figure 5 compares two seeds of one model: take two seeds at least')
     if not scale.splits or set(scale.splits) - {'val', 'testA', 'testB'}: raise ValueError(f'splits: expected some of val, testA and testB, got {list(scale.splits)}')
     if workers < 0: raise ValueError(f'workers must be 0 or more processes, got {workers}')
 
-# %% ../nbs/22_tables.ipynb #a76a2e60
-def _tidy(out: Path, runs: Mapping[str, Run], lean: bool) -> None:
-    "Delete what no run needs any more."
-    for name in in_order(runs.values()):
-        weights = out/'runs'/name/'final.safetensors'
-        if not weights.is_file() or not (out/'done'/f'{name}.json').is_file(): continue
-        try: shutil.rmtree(weights.parent/'checkpoints')
-        except FileNotFoundError: pass # there are none, or another command is at it
-        if lean and name in runs: weights.unlink(missing_ok=True)
+# %% ../nbs/22_tables.ipynb #e95e2fb7
+def _check_predictions(out: Path, runs: Mapping[str, Run]) -> None:
+    "Figure 5 shows what was predicted, and of a run that was made elsewhere there are only numbers."
+    taken = [name for name, run in runs.items() if is_done(out, run) and 'taken' in load_json(out/'done'/f'{name}.json')]
+    if taken: raise ValueError(f'{out}: {", ".join(taken)} were found elsewhere, without predictions; choose another folder for Figure 5, or delete the files of these names in {out/"done"}')
 
 # %% ../nbs/22_tables.ipynb #fd8b74e0
 def _beside(out: Path, runs: Mapping[str, Run], scale: Scale) -> dict[str, dict[int, float]]: # model -> seed -> accuracy on expressions
@@ -404,52 +421,15 @@ def _beside(out: Path, runs: Mapping[str, Run], scale: Scale) -> dict[str, dict[
             if key in result[scale.splits[0]]: found.setdefault(shown, {})[int(seed)] = _together(result, scale.splits, key)
     return found
 
-# %% ../nbs/22_tables.ipynb #a5e9a756
-def run_table(
-    name: str, # of the table
-    table: Table, # its rows and columns
-    scale: Scale, # how much
-    out: Path | str, # folder of the runs; tables of one scale share it
-    sources: Mapping[str, str] | None = None, # where the data lie; None: the small world, which is made
-    workers: int = 2, # processes
-    show: Callable[[str], None] = print, # is told the plan, and the table whenever one of its cells is complete
-    beside: Sequence[Run] = (), # further runs that are wanted
-    only_plan: bool = False, # do nothing?
-    known: str | Path | None = None, # file of what was found elsewhere, to which is added what is found here
-) -> dict: # plain JSON: 'cells', 'beside', and what it took
-    "Do all runs of a table; run again after a kill or elsewhere at the same time, it shares what is left."
-    _check_scale(name, scale, workers)
-    _check_sources(name, table, scale, sources)
-    out, data, sources = Path(out), {key: fingerprint(folder) for key, folder in (sources or {}).items()}, dict(sources or SOURCES)
-    runs = table_runs(table, scale, sources, [*beside_runs(name, scale, sources), *beside])
-    for run in (whole := in_order(runs.values())).values(): run.check()
-    elsewhere = read_known(known, runs) if known else {}
-    if name == 'figure5': _check_predictions(out, runs)
-    def done(run): return run.name in elsewhere or is_done(out, run)
-    left, hours = in_order(runs.values(), done), planned_hours(out, runs.values(), workers, _guess(scale), done)
-    told = 'nobody knows how long it takes before a run of each kind has ended' if hours is None else f'about {hours:.1f} hours with {max(1, workers)} processes'
-    show(f'{name}: {len(table.rows)*sum(len(TASKS[column.task]) for column in table.columns)} numbers, {len(whole)} runs, {len(left)} of them to be done; {told}')
-    plan = out/f'plan-{"-".join([name, *map(str, scale.seeds)])}.json'
-    if not only_plan:
-        if not plan.is_file(): save_json(dict(hours=hours, workers=workers, runs=len(left)), plan) # the first one: what is left after a kill is no plan
-        take_known(out, elsewhere)
-        work_off(out, runs.values(), workers, _looking_on(out, table, scale, runs, known, show))
-    made = [load_json(file) for each in whole if (file := out/'done'/f'{each}.json').is_file()]
-    return dict(table=name, settings=json.loads(json.dumps(asdict(scale))), data=data, planned=load_json(plan) if plan.is_file() else None,
-                timed=dict(runs=len(made), of=len(whole), process_hours=sum(each['seconds'] for each in made)/3600), # of a run that was killed its last attempt
-                made_by=sorted({f'vlground {each["vlground"]}, torch {each["torch"]}, {each["processor"]}' for each in made}),
-                cells=[cell._asdict() | dict(row=cell.row._asdict()) for cell in collect_table(out, table, scale, runs)], beside=_beside(out, runs, scale))
-
-# %% ../nbs/22_tables.ipynb #e95e2fb7
-def _guess(scale: Scale) -> Mapping[str, float]: # kind -> seconds for a unit of work
-    "What was measured with our small models; of larger ones or larger batches it says nothing."
-    def is_small(how): return set(how) <= {'preset', 'steps', 'batch_size'} and how['preset'] in _SMALL.values() and how.get('batch_size', 0) <= PRESETS[how['preset']].batch_size
-    return _SECONDS if scale.device == 'cpu' and all(map(is_small, scale.pretraining.values())) else {}
-
-def _check_predictions(out: Path, runs: Mapping[str, Run]) -> None:
-    "Figure 5 shows what was predicted, and of a run that was made elsewhere there are only numbers."
-    taken = [name for name, run in runs.items() if is_done(out, run) and 'taken' in load_json(out/'done'/f'{name}.json')]
-    if taken: raise ValueError(f'{out}: {taken[0]} was found elsewhere, without predictions; choose another folder for Figure 5, or delete {out/"done"/taken[0]}.json')
+# %% ../nbs/22_tables.ipynb #a76a2e60
+def _tidy(out: Path, runs: Mapping[str, Run], lean: bool) -> None:
+    "Delete what no run needs any more."
+    for name in in_order(runs.values()):
+        weights = out/'runs'/name/'final.safetensors'
+        if not weights.is_file() or not (out/'done'/f'{name}.json').is_file(): continue
+        try: shutil.rmtree(weights.parent/'checkpoints')
+        except FileNotFoundError: pass # there are none, or another command is at it
+        if lean and name in runs: weights.unlink(missing_ok=True)
 
 # %% ../nbs/22_tables.ipynb #00fb457a
 def _looking_on(
@@ -474,6 +454,44 @@ def _looking_on(
         if full > complete: show(as_text(table_rows(cells, _beside(out, runs, scale))))
         complete = full
     return tick
+
+# %% ../nbs/22_tables.ipynb #a5e9a756
+def run_table(
+    name: str, # of the table
+    table: Table, # its rows and columns
+    scale: Scale, # how much
+    out: Path | str, # folder of the runs; tables of one scale share it
+    sources: Mapping[str, str] | None = None, # where the data lie; None: the small world, which is made
+    workers: int = 2, # processes
+    show: Callable[[str], None] = print, # is told the plan, and the table whenever one of its cells is complete
+    beside: Sequence[Run] = (), # further runs that are wanted
+    only_plan: bool = False, # do nothing?
+    known: str | Path | None = None, # file of what was found elsewhere, to which is added what is found here
+) -> dict: # plain JSON: 'cells', 'beside', and what it took
+    "Do all runs of a table; run again after a kill or elsewhere at the same time, it shares what is left."
+    _check_scale(name, scale, workers)
+    fingerprint.cache_clear() # what was read in an earlier call may have changed
+    _check_sources(name, table, scale, sources)
+    out, data, sources = Path(out), {key: fingerprint(folder) for key, folder in (sources or {}).items()}, dict(sources or SOURCES)
+    runs = table_runs(table, scale, sources, [*beside_runs(name, scale, sources), *beside])
+    for run in (whole := in_order(runs.values())).values(): run.check()
+    elsewhere = read_known(known, runs) if known else {}
+    if name == 'figure5': _check_predictions(out, runs)
+    def done(run): return run.name in elsewhere or is_done(out, run)
+    left, hours = in_order(runs.values(), done), planned_hours(out, runs.values(), workers, _guess(scale), done)
+    told = 'nobody knows how long it takes before a run of each kind has ended' if hours is None else f'about {hours:.1f} hours with {max(1, workers)} processes'
+    show(f'{name}: {len(table.rows)*sum(len(TASKS[column.task]) for column in table.columns)} numbers, {len(whole)} runs, {len(left)} of them to be done; {told}')
+    plan = out/f'plan-{"-".join([name, *map(str, scale.seeds)])}.json'
+    if not only_plan:
+        if not plan.is_file(): save_json(dict(hours=hours, workers=workers, runs=len(left)), plan) # the first one: what is left after a kill is no plan
+        take_known(out, elsewhere)
+        work_off(out, runs.values(), workers, _looking_on(out, table, scale, runs, known, show))
+    made = [load_json(file) for each in whole if (file := out/'done'/f'{each}.json').is_file()]
+    settings = asdict(scale) | dict(presets={how['preset']: asdict(PRESETS[how['preset']]) for how in scale.pretraining.values()}, unless_said=asdict(FinetuneConfig()))
+    return dict(table=name, settings=json.loads(json.dumps(settings)), data=data, planned=load_json(plan) if plan.is_file() else None,
+                timed=dict(runs=len(made), of=len(whole), process_hours=sum(each['seconds'] for each in made)/3600), # of a run that was killed its last attempt
+                made_by=sorted({f'vlground {each["vlground"]}, torch {each["torch"]}, {each["processor"]}' for each in made}),
+                cells=[cell._asdict() | dict(row=cell.row._asdict()) for cell in collect_table(out, table, scale, runs)], beside=_beside(out, runs, scale))
 
 # %% ../nbs/22_tables.ipynb #ff820188
 def read_cells(

@@ -28,7 +28,7 @@ from .pseudolabels import Preset, measure_labels, read_gold, read_labels, to_lin
 from .runs import Run
 from .shards import ShardWriter
 from .store import Store
-from .tables import Scale, data_runs, pretrain_run
+from .tables import SOURCES, Scale, data_runs, pretrain_run
 
 # %% ../nbs/22_variations.ipynb #c394df61
 def spoil_labels(
@@ -129,7 +129,8 @@ def measure_curve(
 
 def study_runs(
     study: Study, # to be measured
-    scale: Scale, # of a small world
+    scale: Scale, # how much
+    sources: Mapping[str, str] = SOURCES, # where the data lie
 ) -> list[Run]: # beside those of its table
     "The study of teachers also wants to know how good each of them is, that of steps how the losses fell."
     def teacher(value, labels):
@@ -138,8 +139,8 @@ def study_runs(
         return Run(name, 'vlground.variations:measure_teacher', options, (data['labels'], data['regions']), 'measuring', scale.world['pairs'])
     def curve(row, seed):
         name = f'curve-{row.name(seed)}'
-        return Run(name, 'vlground.variations:measure_curve', dict(run=f'{{out}}/runs/{row.name(seed)}', out=f'{{out}}/runs/{name}'), (pretrain_run(row, seed, scale),), 'measuring', 1)
-    if study is STUDIES['teacher']: return [teacher(value, row.studied().get('labels', 'labels')) for value, row in study.rows.items() if row != _NONE]
+        return Run(name, 'vlground.variations:measure_curve', dict(run=f'{{out}}/runs/{row.name(seed)}', out=f'{{out}}/runs/{name}'), (pretrain_run(row, seed, scale, sources),), 'measuring', 1)
+    if study is STUDIES['teacher'] and scale.world: return [teacher(value, row.studied().get('labels', 'labels')) for value, row in study.rows.items() if row != _NONE]
     return [curve(row, seed) for seed in scale.seeds for row in study.rows.values()] if study is STUDIES['steps'] else []
 
 def read_teachers(
