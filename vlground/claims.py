@@ -48,6 +48,7 @@ class Row(NamedTuple):
         changed = ', '.join(_STUDIED.get(key, key + ' {}').format(value) for key, value in self.studied().items())
         return f'{_NAMES[self.backbone]} {ARMS[self.arm]}' + (f' ({changed})' if changed else '')
 
+# %% ../nbs/22_claims.ipynb #d4a0c301
 class Column(NamedTuple):
     "A fine-tuning and what is measured of it."
     task: str # of `TASKS`
