@@ -67,7 +67,7 @@ def test_the_teacher_stands_where_it_was_measured():
     study = STUDIES['teacher']
     on_axis = {'0': .03, '0.25': .26, '0.5': .5, '0.75': .74, '1': .95, 'the teacher': .53}
     for ax in study_figure(study, made(study), on_axis).axes:
-        assert [label.get_text().replace('\n', ' ') for label in ax.get_xticklabels()] == ['no labels', '0', '0.25', '0.5', '0.75', '1'] and max(ax.get_xticks()) == 1.2
+        assert [label.get_text().replace('\n', ' ') for label in ax.get_xticklabels()] == ['no pseudo labels', '0', '0.25', '0.5', '0.75', '1'] and max(ax.get_xticks()) == 1.2
         assert [text.xy[0] for text in ax.texts] == [.53] and list(ax.get_lines()[-1].get_xdata()) == [.03, .26, .5, .74, .95]
 
 

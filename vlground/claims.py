@@ -353,7 +353,7 @@ def efficiency_figure(
             panel.set_xticks(fractions, [_share(fraction) for fraction in fractions])
             panel.minorticks_off()
         line[0].set_ylabel(f'{title}\naccuracy (%)')
-    for part, panel in zip(PARTS, panels[0]): panel.set_title(f'labels: {_share(part)}')
+    for part, panel in zip(PARTS, panels[0]): panel.set_title(f'labels of the task: {_share(part)}')
     for panel in panels[-1]: panel.set_xlabel('captions')
     panels[0][0].legend(fontsize=8)
     return figure
