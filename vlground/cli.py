@@ -544,7 +544,7 @@ def vlground_tables(
     if dry_run: return
     if table == 'figure5': found['drawn'] = draw_items(folder, size, data or SOURCES)
     if table == 'teacher': found['teachers'] = read_teachers(folder)
-    if table == 'steps': found['curves'] = read_curves(folder, size)
+    if study and study.curves: found['curves'] = read_curves(study, folder, size)
     save_json(found | dict(scale=label, made=circumstances()), file := Path(results)/f'table-{table}-{label}.json')
     cells, beside, told = read_cells(found), read_beside(found), folder/f'table-{table}-{label}'
     rows = [table_rows(cells, beside), gain_rows(cells, study_bases(study) if study else None)]

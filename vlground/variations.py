@@ -74,6 +74,7 @@ class Study(NamedTuple):
     rows: dict[str, Row] # value, as the axis names it -> row
     base: Mapping[str, str] # value -> the one that it is compared with
     beside: tuple[str, ...] = () # those of `rows` that are no value of the axis
+    curves: bool = False # keep how the losses of its pre-trainings fell?
 
 def _ours(**study: float | str) -> Row: return Row('vilbert', 'ours', 1/8, tuple(study.items()))
 
@@ -96,10 +97,10 @@ STUDIES = {
                    {f'ours {fraction:g}': f'spe {fraction:g}' for fraction in _FRACTIONS}),
     'steps': Study('Is it a matter of time?', 'steps of pre-training',
                    {f'{arm} {times}': Row('vilbert', arm, 1/8, _LONGER[times]) for arm in ('spe', 'token', 'ours') for times in _LONGER},
-                   {f'{arm} {times}': f'spe {times}' for arm in ('token', 'ours') for times in _LONGER}),
+                   {f'{arm} {times}': f'spe {times}' for arm in ('token', 'ours') for times in _LONGER}, curves=True),
     'part': Study('Which part does it in VL-BERT?', 'what is added',
-                  {'nothing': Row('vlbert', 'baseline', 1/8), 'SPE': Row('vlbert', 'spe', 1/8, _LIKE_OURS), 'grounding': Row('vlbert', 'plain', 1/8, _LIKE_OURS), 'both': Row('vlbert', 'ours', 1/8)},
-                  dict.fromkeys(('SPE', 'grounding', 'both'), 'nothing'), ('nothing',))}
+                  {'nothing': Row('vlbert', 'baseline', 1/8), 'SPE': Row('vlbert', 'spe', 1/8, _LIKE_OURS), 'grounding': Row('vlbert', 'plain', 1/8, _LIKE_OURS), 'both': Row('vlbert', 'ours', 1/8),
+                   'both, weight 5': Row('vlbert', 'ours', 1/8, (('grounding_weight', 5.),))}, dict.fromkeys(('SPE', 'grounding', 'both', 'both, weight 5'), 'nothing'), ('nothing',), curves=True)}
 
 # %% ../nbs/22_variations.ipynb #3dc14f04
 def study_table(
@@ -133,7 +134,7 @@ def study_runs(
     scale: Scale, # how much
     sources: Mapping[str, str] = SOURCES, # where the data lie
 ) -> list[Run]: # beside those of its table
-    "The study of teachers also wants to know how good each of them is, that of steps how the losses fell."
+    "The study of teachers also wants to know how good each of them is, some others how the losses fell."
     def teacher(value, labels):
         data, name = data_runs(scale, labels), f'teacher-{value}'.replace(' ', '-')
         options = dict(labels=f'{{out}}/{labels}', gold='{out}/W/gold/captions.jsonl', regions='{out}/regions', out=f'{{out}}/runs/{name}')
@@ -142,7 +143,7 @@ def study_runs(
         name = f'curve-{row.name(seed)}'
         return Run(name, 'vlground.variations:measure_curve', dict(run=f'{{out}}/runs/{row.name(seed)}', out=f'{{out}}/runs/{name}'), (pretrain_run(row, seed, scale, sources),), 'measuring', 1)
     if study is STUDIES['teacher'] and scale.world: return [teacher(value, row.studied().get('labels', 'labels')) for value, row in study.rows.items() if row != _NONE]
-    return [curve(row, seed) for seed in scale.seeds for row in study.rows.values()] if study is STUDIES['steps'] else []
+    return [curve(row, seed) for seed in scale.seeds for row in study.rows.values()] if study.curves else []
 
 def read_teachers(
     out: Path | str, # folder of the runs
@@ -151,11 +152,12 @@ def read_teachers(
     return {value: load_json(Path(out)/'runs'/f'teacher-{value}'.replace(' ', '-')/'result.json') for value, row in STUDIES['teacher'].rows.items() if row != _NONE}
 
 def read_curves(
+    study: Study, # with `curves`
     out: Path | str, # folder of the runs
     scale: Scale, # whose seeds
 ) -> dict[str, list[dict]]: # value of the study -> for each seed what `measure_curve` found
-    "How the losses fell in each training of the study of steps."
-    return {value: [load_json(Path(out)/'runs'/f'curve-{row.name(seed)}'/'result.json') for seed in scale.seeds] for value, row in STUDIES['steps'].rows.items()}
+    "How the losses fell in each pre-training of a study."
+    return {value: [load_json(Path(out)/'runs'/f'curve-{row.name(seed)}'/'result.json') for seed in scale.seeds] for value, row in study.rows.items()}
 
 # %% ../nbs/22_variations.ipynb #41612870
 SHOWN = {'refer': 'expressions, 1/8 of their data', 'answer': 'VCR Q→A'} # column -> title of its panel
