@@ -255,7 +255,8 @@ def table_rows(
 def _gained(values: Sequence[float]) -> str: # in points
     "A gain with its interval."
     found = interval(values)
-    return f'{found.mean*100:+.1f} [{found.low*100:+.1f}, {found.high*100:+.1f}]'.replace('-', '−')
+    mean, low, high = (round(100*each, 1) + 0. for each in (found.mean, found.low, found.high)) # no minus before a zero
+    return f'{mean:+.1f} [{low:+.1f}, {high:+.1f}]'.replace('-', '−')
 
 def gain_rows(
     cells: Sequence[Cell], # of one table
