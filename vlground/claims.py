@@ -26,7 +26,7 @@ TASKS = {'refer': ('refer',), 'vqa': ('vqa',), 'vcr': ('answer', 'rationale')} #
 _NAMES = {'vilbert': 'ViLBERT', 'vlbert': 'VL-BERT'}
 COLUMNS = {'refer': 'Visual grounding', 'vqa': 'VQA', 'answer': 'VCR Q→A', 'rationale': 'VCR QA→R'}
 
-_STUDIED = {'labels': '{}', 'learning_rate': 'rate {:g}', 'rate_of': 'at the rate of {}', 'grounding_weight': 'weight {:g}', 'threshold': 'IoU above {:g}', 'times': '{:g} times as long'} # in a title
+_STUDIED = {'labels': 'labels: {}', 'learning_rate': 'rate {:g}', 'rate_of': 'at the rate of {}', 'grounding_weight': 'weight {:g}', 'threshold': 'IoU above {:g}', 'times': '{:g} times as long'} # in a title
 
 class Row(NamedTuple):
     "A pre-training, whatever its seed."
@@ -45,7 +45,8 @@ class Row(NamedTuple):
 
     def title(self) -> str:
         "For people; without the fraction."
-        changed = ', '.join(_STUDIED.get(key, key + ' {}').format(value) for key, value in self.studied().items())
+        def plain(value): return value.removeprefix('labels-').replace('-', ' ') if isinstance(value, str) else value
+        changed = ', '.join(_STUDIED.get(key, key + ' {}').format(plain(value)) for key, value in self.studied().items())
         return f'{_NAMES[self.backbone]} {ARMS[self.arm]}' + (f' ({changed})' if changed else '')
 
 # %% ../nbs/22_claims.ipynb #d4a0c301
