@@ -187,6 +187,7 @@ def study_figure(
         told = {places[name]: name.replace(' ', '\n') for name in study.rows if name not in on_axis} | ({each/4: f'{each/4:g}' for each in range(5)} if on_axis else {})
         ax.set(title=title, xlabel=study.axis, ylabel='accuracy (%)', xticks=list(told), xticklabels=list(told.values()))
         ax.tick_params('x', labelsize=8)
+        if not on_axis: ax.margins(x=.15)
     figure.suptitle(study.title)
     return figure
 
