@@ -198,13 +198,20 @@ def test_no_graphics_card(terminal, small_regions, small_labels, monkeypatch):
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     code, _, problem = terminal('vlground_pretrain', '--regions', small_regions, '--labels', small_labels, '--device', 'cuda')
     assert code == 1 and 'no graphics card' in problem
+    assert terminal('vlground_tables', 'II', '--scale', 'gpu', '--dry_run')[0] == 0 # a plan needs none
     code, _, problem = terminal('vlground_tables', 'II', '--scale', 'gpu')
     assert code == 1 and 'scale gpu: device cuda: PyTorch finds no graphics card here; take the scale laptop, or say {"device": "cpu"}' in problem
 
 
-@pytest.mark.parametrize(('terminal', 'printed'), [(False, 'plan\na\nbcdef\nc\nd\n'), (True, 'plan\na\nbcde\n\x1b[2F\x1b[Jc\nd\n')])
-def test_a_table_takes_the_place_of_the_one_before_on_a_terminal(monkeypatch, capsys, terminal, printed):
-    monkeypatch.setattr(sys.stdout, 'isatty', lambda: terminal)
+def test_a_device_that_is_none_is_told_with_the_plan(terminal, tmp_path):
+    (tmp_path/'odd.json').write_text('{"device": "abacus"}')
+    code, _, problem = terminal('vlground_tables', 'II', '--changes', tmp_path/'odd.json', '--dry_run')
+    assert code == 1 and 'scale laptop-odd: device abacus: expected cpu, cuda or cuda:1' in problem
+
+
+@pytest.mark.parametrize(('is_terminal', 'printed'), [(False, 'plan\na\nbcdef\nc\nd\n'), (True, 'plan\na\nbcde\n\x1b[2F\x1b[Jc\nd\n')])
+def test_a_table_takes_the_place_of_the_one_before_on_a_terminal(monkeypatch, capsys, is_terminal, printed):
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: is_terminal)
     monkeypatch.setattr(cli, 'get_terminal_size', lambda: os.terminal_size((4, 9))) # lines are cut there
     show = cli._showing()
     for text in ('plan', 'a\nbcdef', 'c\nd'): show(text)

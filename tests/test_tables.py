@@ -302,7 +302,7 @@ def test_a_scale_of_ones_own():
     (dict(pretraining=dict(vilbert='mini')), 'pretraining.vilbert was .*, which "mini" cannot replace'),
     (dict(device=dict(a=1)), 'device was "cpu", which .* cannot replace'), (dict(seeds=3), r'seeds was \[0, 1\], which 3 cannot replace'),
     (dict(steps=dict(refer=[7])), r'steps.refer must be 3 whole numbers from 1 on, got \[7\]'), (dict(steps=dict(vcr=[1, 0, 2])), 'steps.vcr must be 3 whole'), (dict(steps=dict(vqa=[1, 1.5, 2])), 'steps.vqa must be 3 whole'),
-    (dict(pretraining=dict(vilbert=dict(seed=3, spe=True))), 'pretraining.vilbert cannot have seed, spe: that is decided elsewhere'), (dict(finetuning=dict(vqa=dict(workers=2))), 'finetuning.vqa cannot have workers'), (dict(steps=dict(refer=None)), r'steps was|steps is needed whole'), (dict(world=dict(pairs='many')), 'world.pairs was 120, which "many" cannot'),
+    (dict(pretraining=dict(vilbert=dict(seed=3, spe=True))), 'pretraining.vilbert cannot have seed, spe: rows, columns, seeds and other fields of the scale decide that'), (dict(finetuning=dict(vqa=dict(workers=2))), 'finetuning.vqa cannot have workers'), (dict(steps=dict(refer=None)), r'steps was|steps is needed whole'), (dict(world=dict(pairs='many')), 'world.pairs was 120, which "many" cannot'),
     (dict(world=dict(pears=3)), 'world has no pears; it has pairs'), (dict(rates={'vilbert-ours': 1e-3}), 'rates has no vilbert-ours; it has vilbert baseline'), (dict(finetuning=dict(reffer={})), 'finetuning has no reffer')])
 def test_changes_that_are_none(changes, said):
     with pytest.raises(ValueError, match=said): changed_scale(SCALES['demo'], changes)

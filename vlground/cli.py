@@ -536,7 +536,7 @@ def vlground_tables(
     if seeds < 0: raise ValueError(f'--seeds {seeds}: expected a number of seeds, or 0 for those of the scale')
     if seeds: size = replace(size, seeds=tuple(range(seeds)))
     if table == 'claims': return _tell_claims(Path(results), label)
-    if not dry_run: _check_device(size.device, told=f'scale {begun}: device', instead='take the scale laptop, or say {"device": "cpu"} in the file of --changes')
+    _check_device(size.device, not dry_run, f'scale {begun}: device', 'take the scale laptop, or say {"device": "cpu"} in the file of --changes')
     if workers == -1: workers = 2 if torch.device(size.device).type == 'cpu' else 1
     study, data = STUDIES.get(table), load_json(sources) if sources else None
     beside = study_runs(study, size, data or SOURCES) if study else ()
