@@ -102,7 +102,8 @@ def changed_scale(
         if name.startswith('steps.') and not (isinstance(new, list) and len(new) == len(PARTS) and all(type(steps) is int and steps > 0 for steps in new)):
             refuse(name, f'must be {len(PARTS)} whole numbers from 1 on, got {json.dumps(new)}')
         if not isinstance(old, Mapping): return tuple(new) if isinstance(new, list) else new
-        if name.startswith(('pretraining.', 'finetuning.')) and (decided := set(new) & _DECIDED): refuse(name, f'cannot have {", ".join(sorted(decided))}: rows, columns, seeds and other fields of the scale decide that')
+        if name.startswith(('pretraining.', 'finetuning.')) and (decided := set(new) & _DECIDED):
+            refuse(name, f'cannot have {", ".join(sorted(decided))}: rows, columns, seeds and other fields of the scale decide that')
         if unknown := set(new) - set(_NAMES.get(name, new)): refuse(name, f'has no {", ".join(sorted(unknown))}; it has {", ".join(_NAMES[name])}')
         if name in ('steps', 'world') and None in new.values(): refuse(name, 'is needed whole: no name can be taken away')
         kept = {key: value for key, value in old.items() if key not in new}
