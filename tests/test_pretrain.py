@@ -190,11 +190,11 @@ def test_a_grounding_loss_of_weight_zero_is_the_baseline_to_the_last_bit(small_r
     assert not torch.equal(real.backbone.word_embedding.weight, base.backbone.word_embedding.weight)
 
 
-@pytest.mark.parametrize('backbone, level, spe', [('vilbert', 'token', True), ('vlbert', 'phrase', False), ('vlbert', 'none', True)])
+@pytest.mark.parametrize('backbone, level, spe', [('vilbert', 'token', True), ('vlbert', 'phrase', False), ('vlbert', 'none', True), ('vlbert', 'phrase', 'after'), ('vilbert', 'none', 'after')])
 def test_other_settings_are_trained_too(small_regions, small_labels, tmp_path, backbone, level, spe):
     config = replace(MINI, backbone=backbone, grounding=level, spe=spe, steps=2, batch_size=6, regions=8)
     model = pretrain(small_regions, small_labels, tmp_path/'run', config, progress='none')
-    assert type(model.backbone).__name__.lower() == backbone and model.shape.spe == spe and (model.grounding is None) == (level == 'none')
+    assert type(model.backbone).__name__.lower() == backbone and (model.shape.spe, model.shape.spe_after) == (bool(spe), spe == 'after') and (model.grounding is None) == (level == 'none')
     parts = read_log(tmp_path/'run')[-1]['parts'] if 'parts' in read_log(tmp_path/'run')[-1] else read_log(tmp_path/'run')[0]['parts']
     assert all(value == value for value in parts.values()) and (parts['grounding'] > 0) == (level != 'none')
 
@@ -207,7 +207,7 @@ def test_small_is_larger_than_mini(data, store, tokenizer, backbone):
     assert small(made(data, 0, 4, 0))['loss'].isfinite()
 
 
-@pytest.mark.parametrize('wrong', [dict(backbone='bert'), dict(size='huge'), dict(grounding='sentence'), dict(fraction=0.), dict(fraction=8.), dict(epochs=-1.), dict(grounding_weight=-20.),
+@pytest.mark.parametrize('wrong', [dict(backbone='bert'), dict(size='huge'), dict(grounding='sentence'), dict(fraction=0.), dict(fraction=8.), dict(epochs=-1.), dict(grounding_weight=-20.), dict(spe='before'),
                                    dict(alignment_weight=float('nan')), dict(bert_rate=-.1)])
 def test_settings_that_do_not_exist(wrong):
     with pytest.raises(ValueError, match=f'PretrainConfig: {next(iter(wrong))} must be'): PretrainConfig(**wrong)

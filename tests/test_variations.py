@@ -98,7 +98,8 @@ def test_weights_and_parts_are_compared_at_one_rate(name, backbone):
 def test_each_part_of_vlbert_is_added_alone():
     plan = in_order(table_runs(study_table(STUDIES['part']), SCALES['laptop']).values())
     added = {run.name: (run.options['spe'], run.options['grounding'], run.options.get('grounding_weight')) for run in plan.values() if run.kind == 'pretrain vlbert' and run.options['seed'] == 0}
-    assert list(added.values()) == [(False, False, None), (True, False, None), (False, True, None), (True, True, None), (True, True, 5)]
+    assert list(added.values()) == [
+        (False, False, None), (True, False, None), (False, True, None), (True, True, None), (True, True, 5), ('after', False, None), ('after', True, None)]
 
 
 def test_longer_trainings_differ_in_their_length_alone():

@@ -27,7 +27,7 @@ _NAMES = {'vilbert': 'ViLBERT', 'vlbert': 'VL-BERT'}
 COLUMNS = {'refer': 'Visual grounding', 'vqa': 'VQA', 'answer': 'VCR Q→A', 'rationale': 'VCR QA→R'}
 
 _STUDIED = {'labels': 'labels: {}', 'learning_rate': 'rate {:g}', 'rate_of': 'at the rate of {}', 'grounding_weight': 'weight {:g}', 'threshold': 'IoU above {:g}',
-            'times': '{:g} times as long'} # in a title
+            'times': '{:g} times as long', 'spe': 'SPE {} the LayerNorm'} # in a title
 
 class Row(NamedTuple):
     "A pre-training, whatever its seed."

@@ -307,7 +307,7 @@ def vlground_pretrain(
     if steps and epochs: raise ValueError('give --steps or --epochs, not both')
     given = dict(backbone=backbone, grounding='' if grounding else 'none', size=size, grounding_weight=grounding_weight, threshold=threshold, fraction=fraction, steps=steps, epochs=epochs,
                  batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, precision=precision)
-    changes = {name: value for name, value in given.items() if value} | ({'grounding': level} if level and grounding else {}) | ({} if spe else {'spe': False})
+    changes = {name: value for name, value in given.items() if value} | ({'grounding': level} if level and grounding else {}) | ({} if spe is True else {'spe': spe})
     changes |= ({'seed': seed} if seed >= 0 else {}) | ({'epochs': 0.} if steps else {})
     settings = _configured(preset, config, changes)
     if dry_run: return _show_plan(settings, regions, labels, pairs, cards, price, fetch, cache)

@@ -42,7 +42,7 @@ class PretrainConfig(BatchConfig):
     "What is trained, on what, and how."
     backbone: str = 'vilbert' # 'vilbert' or 'vlbert'
     size: str = 'mini' # 'mini', 'small', 'tiny' (for tests) or 'base'
-    spe: bool = True # add the spatial encoding of lesson 13?
+    spe: bool | str = True # add the spatial encoding of lesson 13?; 'after': after the LayerNorm instead of before
     grounding: str = 'phrase' # level of the grounding loss: 'phrase', 'token' or 'none'
     form: str = 'product' # of the grounding layer: 'product', 'inner' or 'concat'
     lstm_layers: int = 1 # that read a phrase
@@ -75,6 +75,7 @@ class PretrainConfig(BatchConfig):
             if getattr(self, name) not in known: refuse(name, ' or '.join(known))
         for name in ('grounding_weight', 'alignment_weight', 'bert_rate', 'epochs'):
             if not getattr(self, name) >= 0: refuse(name, '0 or more')
+        if self.spe not in (True, False, 'after'): refuse('spe', "True, False or 'after'")
         if not 0 < self.fraction <= 1: refuse('fraction', 'above 0 and at most 1')
         TrainConfig(steps=self.steps, **{name: getattr(self, name) for name in _LOOP}) # what the loop would refuse is refused now
 
@@ -115,7 +116,7 @@ class PretrainingModel(nn.Module):
         region_classes: int, # classes of the detector
     ):
         super().__init__()
-        sizes = dict(vocabulary=vocabulary, feature_width=feature_width, region_classes=region_classes, spe=config.spe)
+        sizes = dict(vocabulary=vocabulary, feature_width=feature_width, region_classes=region_classes, spe=bool(config.spe), spe_after=config.spe == 'after')
         shape, backbone = BACKBONES[config.backbone]
         self.shape = getattr(shape, config.size)(**sizes)
         spread = self.shape.spread
