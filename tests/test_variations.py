@@ -60,7 +60,7 @@ def test_the_teacher_is_measured_as_its_labels_are(small_world, small_regions, s
     found = measure_labels(read_labels(small_labels), Store(small_regions), read_gold(small_world/'gold'/'captions.jsonl'))
     assert load_json(tmp_path/'result.json') == dict(wrong=1 - found['precision'], precision=found['precision'], recall=found['recall']) and run.function() is measure_teacher
     run.check()
-    assert not any(study_runs(STUDIES[name], SCALES['demo']) for name in STUDIES if name not in ('teacher', 'steps', 'part'))
+    assert not any(study_runs(STUDIES[name], SCALES['demo']) for name in STUDIES if name not in ('teacher', 'worth', 'steps', 'part'))
 
 
 def test_the_teacher_stands_where_it_was_measured():
@@ -122,7 +122,7 @@ def test_how_losses_fell_is_kept_in_means(tmp_path):
         assert run.function() is measure_curve and run.needs[0].name in run.options['run']
         measure_curve(tmp_path, tmp_path/'runs'/run.name)
     found = read_curves(STUDIES['steps'], tmp_path, SCALES['laptop'])
-    assert len(runs) == 27 and all(each == dict(word=[[100, 55.], [200, 155.], [300, 230.]], alignment=[[100, .5], [200, .5], [300, .5]]) for some in found.values() for each in some)
+    assert len(runs) == 27 and all(each == dict(word=[[100, 55.], [200, 155.], [300, 230.]], alignment=[[100, .5], [200, .5], [300, .5]], grounding=[[100, 1.], [200, 1.], [300, 1.]]) for some in found.values() for each in some)
     first, *others = steps_figure(made(STUDIES['steps']), found, 1800).axes
     assert len(first.get_lines()) == 3*3 + 1 and [ax.get_title() for ax in others] == list(SHOWN.values())
     for ax in others: assert [label.get_text() for label in ax.get_xticklabels()] == ['1,800', '3,600', '7,200'] and len(ax.get_lines()) == 3

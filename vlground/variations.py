@@ -94,7 +94,7 @@ STUDIES = {
                        {'0.3': _ours(threshold=.3), '0.5': _ours(), '0.7': _ours(threshold=.7), '0.9': _ours(threshold=.9)}, dict.fromkeys(('0.3', '0.7', '0.9'), '0.5')),
     'phrases': Study('Which phrases?', 'extractor of noun phrases', {'caption': _ours(), 'paper': _ours(labels='{out}/labels-paper')}, {'paper': 'caption'}),
     'worth': Study('What are the pseudo labels worth in captions?', 'captions', {f'{arm} {fraction:g}': Row('vilbert', arm, fraction) for arm in _ARMS for fraction in _FRACTIONS},
-                   {f'ours {fraction:g}': f'spe {fraction:g}' for fraction in _FRACTIONS}),
+                   {f'ours {fraction:g}': f'spe {fraction:g}' for fraction in _FRACTIONS}, curves=True),
     'steps': Study('Is it a matter of time?', 'steps of pre-training',
                    {f'{arm} {times}': Row('vilbert', arm, 1/8, _LONGER[times]) for arm in ('spe', 'token', 'ours') for times in _LONGER},
                    {f'{arm} {times}': f'spe {times}' for arm in ('token', 'ours') for times in _LONGER}, curves=True),
@@ -123,13 +123,13 @@ def measure_curve(
     out: Path | str, # the run's folder
     every: int = 100, # steps
 ) -> None:
-    "How the losses of words and of alignment fell, in means over so many steps; leaves result.json."
+    "How the losses of words, of alignment and of grounding fell, in means over so many steps; leaves result.json."
     def means(curve):
         heaps = {}
         for step, value in curve: heaps.setdefault(-(-step//every)*every, []).append(value)
         return [[step, round(sum(some)/len(some), 4)] for step, some in heaps.items()]
     curves = loss_curves(read_log(run))
-    save_json({part: means(curves[part]) for part in ('word', 'alignment')}, Path(out)/'result.json')
+    save_json({part: means(curves[part]) for part in ('word', 'alignment', 'grounding')}, Path(out)/'result.json')
 
 def study_runs(
     study: Study, # to be measured
