@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vlground.claims import (ARMS, COLUMNS, PAPER, PARTS, TABLES, TASKS, Cell, Claim, Interval, Row, ablation_figure, as_csv, as_latex, as_markdown, as_text, claim_rows, claims_figure, claims_of,
                              efficiency_figure, gain_rows, gains, interval, student_t, table_rows, verdict)
-from vlground.core import rng
+from vlground.core import GREEN, GREY, ORANGE, rng
 
 numbers = st.floats(-1, 1, allow_nan=False)
 
@@ -148,6 +148,14 @@ def test_figures_show_what_was_measured():
     told = [text.get_text() for text in claims_figure(claims).axes[0].texts]
     assert told == [text for claim in shown for text in (claim.text, verdict(claim), *claim.gains)]
     with pytest.raises(ValueError, match='no claim has been measured; make a table first'): claims_figure(claims_of([]))
+
+
+def test_places_are_coloured_by_their_own_intervals():
+    places = dict(up={0: .2, 1: .21, 2: .19}, down={0: -.2, 1: -.21, 2: -.19}, both={0: .1, 1: -.1, 2: .02}, flat={0: .1, 1: .1, 2: .1})
+    claim = Claim('it gains', 'II', places)
+    marks = [line for line in claims_figure([claim]).axes[0].get_lines() if line.get_marker() in ('o', 'X', 's')]
+    assert [(mark.get_color(), mark.get_marker()) for mark in marks] == [(GREEN, 'o'), (ORANGE, 'X'), (GREY, 's'), (GREY, 's')]
+    assert claim_rows([claim])[1][3] == '1 for it, 1 against, of 4' # one without width says nothing
 
 
 def test_claims_are_told_with_how_sure_they_are():

@@ -289,17 +289,20 @@ def as_latex(rows: Sequence[Sequence[str]]) -> str: # a table, its head first
     return '\n'.join([r'\begin{tabular}{ll' + 'r'*(len(rows[0]) - 2) + '}', r'\toprule', line(rows[0]), r'\midrule', *map(line, rows[1:]), r'\bottomrule', r'\end{tabular}'])
 
 # %% ../nbs/22_claims.ipynb #3730f544
+def _side(values: Sequence[float], least: float) -> int: # 1 or -1; 0 if it lies on both, or has no width
+    "On which side of what is claimed an interval lies."
+    found = interval(values)
+    return _is_wide(values)*((found.low > least) - (found.high < least))
+
 def claim_rows(
     claims: Sequence[Claim], # with what was measured
 ) -> list[list[str]]: # its head first: points with 95% intervals in the mean of all places; in how many the interval lies on one side of what is claimed; the verdict
     "Claims as text."
     def told(claim):
         if verdict(claim) == 'not measured': return '–', '–'
-        places = [interval(list(by_seed.values())) for by_seed in claim.gains.values()]
-        least = -claim.margin
-        sure = [sum(each.low > least for each in places), sum(each.high < least for each in places), len(places)]
+        sides = [_side(list(by_seed.values()), -claim.margin) for by_seed in claim.gains.values()]
         mean = list(_averaged(list(claim.gains.values())).values())
-        return _gained(mean) if len(mean) > 1 else 'no seed in common', '{} for it, {} against, of {}'.format(*sure)
+        return _gained(mean) if len(mean) > 1 else 'no seed in common', f'{sides.count(1)} for it, {sides.count(-1)} against, of {len(sides)}'
     return [['table', 'claim', 'on average', 'places, surely', 'verdict'], *([claim.table, claim.text, *told(claim), verdict(claim)] for claim in claims)]
 
 # %% ../nbs/22_claims.ipynb #ce68d14f
@@ -365,22 +368,21 @@ def efficiency_figure(
 def claims_figure(
     claims: Sequence[Claim], # with what was measured
 ) -> Figure:
-    "Claims in one picture: a point with its 95% interval for each place, and the verdict."
+    "Claims in one picture: a point with its 95% interval for each place, green or orange if it lies on one side as a whole; and the verdict."
     shown = [claim for claim in claims if verdict(claim) != 'not measured']
     if not shown: raise ValueError('no claim has been measured; make a table first')
     height = sum(len(claim.gains) + 1.3 for claim in shown)
     figure = Drawing(figsize=(8.4, .23*height + .8))
     ax, y = figure.subplots(gridspec_kw=dict(left=.6, right=.88, top=.98, bottom=.6/(.23*height + .8))), 0.
-    looks = {'holds': (GREEN, 'o'), 'fails': (ORANGE, 'X'), 'undecided': (GREY, 's')}
+    looks, colours = {1: (GREEN, 'o'), -1: (ORANGE, 'X'), 0: (GREY, 's')}, dict(holds=GREEN, fails=ORANGE, undecided=GREY)
     def beside(x, text, **how): ax.annotate(text, (x, y), xycoords=('axes fraction', 'data'), va='center', fontsize=9, **how)
     for claim in shown:
-        colour, marker = looks[verdict(claim)]
         if claim.margin: ax.plot([-100*claim.margin]*2, [y + .5, y + len(claim.gains) + .5], ':', color='black')
         beside(-2.1, claim.text)
-        beside(1.02, verdict(claim), color=colour)
+        beside(1.02, verdict(claim), color=colours[verdict(claim)])
         for place, some in claim.gains.items():
             y += 1
-            each = interval(list(some.values()))
+            each, (colour, marker) = interval(list(some.values())), looks[_side(list(some.values()), -claim.margin)]
             beside(-2., place, color=GREY)
             ax.errorbar(100*each.mean, y, xerr=100*(each.high - each.mean), fmt=marker, color=colour, capsize=3)
         y += 1.3
