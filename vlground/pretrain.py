@@ -71,11 +71,10 @@ class PretrainConfig(BatchConfig):
     def __post_init__(self):
         super().__post_init__()
         def refuse(name, wanted): raise ValueError(f'PretrainConfig: {name} must be {wanted}, got {getattr(self, name)!r}')
-        for name, known in dict(backbone=tuple(BACKBONES), size=('mini', 'small', 'tiny', 'base'), grounding=(*LEVELS, 'none'), form=FORMS).items():
-            if getattr(self, name) not in known: refuse(name, ' or '.join(known))
+        for name, known in dict(backbone=tuple(BACKBONES), size=('mini', 'small', 'tiny', 'base'), spe=(True, False, 'after'), grounding=(*LEVELS, 'none'), form=FORMS).items():
+            if getattr(self, name) not in known: refuse(name, ' or '.join(map(str, known)))
         for name in ('grounding_weight', 'alignment_weight', 'bert_rate', 'epochs'):
             if not getattr(self, name) >= 0: refuse(name, '0 or more')
-        if self.spe not in (True, False, 'after'): refuse('spe', "True, False or 'after'")
         if not 0 < self.fraction <= 1: refuse('fraction', 'above 0 and at most 1')
         TrainConfig(steps=self.steps, **{name: getattr(self, name) for name in _LOOP}) # what the loop would refuse is refused now
 
