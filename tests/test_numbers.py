@@ -6,7 +6,7 @@ import pytest
 from notebooks import ROOT, cells, outputs, source
 
 NUMBER = re.compile(r'(?<![\w.])[+−-]?\d+\.\d+(?![\w.]*\d)')
-STORIES = {'22_tables': ('Which rate suits whom',), '22_variations': ('What came out',), '22_verdicts': ('What came out', 'The claims', 'What did not come out, and why')} # page -> headings of the sections that tell of results
+STORIES = {'index': ('What comes out',), '22_tables': ('Which rate suits whom',), '22_variations': ('What came out',), '22_verdicts': ('What came out', 'The claims', 'What did not come out, and why')} # page -> headings of the sections that tell of results
 
 
 def numbers(text: str) -> set[str]: return {number.lstrip('+−-') for number in NUMBER.findall(text)}

@@ -99,11 +99,14 @@ def test_readme_commands_are_one_line(heading):
     assert found[0].startswith('python3 -m venv ')
 
 
-def test_the_results_shown_are_those_of_the_file():
+def test_the_results_shown_are_those_of_the_files():
+    from vlground.claims import as_markdown, claim_rows, claims_of
     from vlground.demo import demo_table
+    from vlground.verdicts import read_tables
     shown = [''.join(output['data']['text/markdown']) for _, output in outputs(ROOT/'nbs'/'index.ipynb') if 'text/markdown' in output.get('data', {})]
     runs = [json.loads((ROOT/'results'/f'{name}.json').read_text(encoding='utf-8')) for name in ('demo', 'demo-again')]
-    assert shown == [demo_table(*runs)] and shown[0] in (ROOT/'README.md').read_text(encoding='utf-8')
+    measured, readme = read_tables(ROOT/'results'), (ROOT/'README.md').read_text(encoding='utf-8')
+    assert shown == [demo_table(*runs), as_markdown(claim_rows(claims_of(measured.cells, measured.beside)))] and all(table in readme for table in shown)
 
 
 def test_notebooks_are_merged_by_nbdev(copy):
