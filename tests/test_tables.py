@@ -91,6 +91,18 @@ def test_settings_behind_a_name_count(monkeypatch):
     assert [name for name in before if before[name].digest != again[name].digest] == ['vilbert-ours-0.125-0', 'vilbert-ours-0.125-0-vqa-1']
 
 
+def test_a_longer_finetuning_starts_from_the_same_training():
+    row, column = TABLES['II'].rows[3], Column('vcr', 1/8)
+    longer = row._replace(study=(('finetuned', 4),))
+    for name, usual in (('laptop', dict(steps=1000)), ('real', dict(epochs=20.))):
+        scale = SCALES[name]
+        short, long = (finetune_run(each, column, 0, scale) for each in (row, longer))
+        length, value = *usual, *usual.values()
+        assert long.options == short.options | {length: 4*value, 'out': long.options['out']} and long.options[length] == 4*value and short.options.get(length, value) == value
+        assert [need.digest for need in long.needs] == [need.digest for need in short.needs] and long.work == 4*short.work and long.name != short.name
+    assert longer.title() == row.title() + ' (fine-tuned 4 times as long)'
+
+
 def test_options_are_known_to_the_commands():
     from vlground import variations
     every = []

@@ -27,14 +27,14 @@ _NAMES = {'vilbert': 'ViLBERT', 'vlbert': 'VL-BERT'}
 COLUMNS = {'refer': 'Visual grounding', 'vqa': 'VQA', 'answer': 'VCR Q→A', 'rationale': 'VCR QA→R'}
 
 _STUDIED = {'labels': 'labels: {}', 'learning_rate': 'rate {:g}', 'rate_of': 'at the rate of {}', 'grounding_weight': 'weight {:g}', 'threshold': 'IoU above {:g}',
-            'times': '{:g} times as long', 'spe': 'SPE {} the LayerNorm'} # in a title
+            'times': '{:g} times as long', 'finetuned': 'fine-tuned {:g} times as long', 'spe': 'SPE {} the LayerNorm'} # in a title
 
 class Row(NamedTuple):
     "A pre-training, whatever its seed."
     backbone: str # 'vilbert' or 'vlbert'
     arm: str # of `ARMS`
     fraction: float # of the captioned pictures
-    study: tuple[tuple[str, float | str], ...] = () # what else is changed: options of vlground_pretrain
+    study: tuple[tuple[str, float | str], ...] = () # what else is changed: options of vlground_pretrain, or how long it and its fine-tunings last
 
     def studied(self) -> dict[str, float | str]:
         "What else is changed; of a folder its name."

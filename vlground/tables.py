@@ -162,6 +162,7 @@ def pretrain_run(
     sources: Mapping[str, str] = SOURCES, # where the data lie
 ) -> Run:
     "The pre-training of a row."
+    row = row._replace(study=tuple(each for each in row.study if each[0] != 'finetuned')) # which is after it
     spe, level = _ADDED[row.arm]
     options = dict(scale.pretraining[row.backbone]) | dict(spe=spe, grounding=bool(level), fraction=row.fraction, seed=seed, device=scale.device)
     if level: options['level'] = level
@@ -192,9 +193,13 @@ def finetune_run(
     options = dict(most_regions=scale.keep, every=0) | scale.finetuning[task]
     options |= dict(task=task, data=sources[task], regions=sources[f'{task}_regions'], fraction=column.fraction, seed=seed, device=scale.device)
     if task in scale.steps and not {'steps', 'epochs'} & set(options): options['steps'] = scale.steps[task][PARTS.index(column.fraction)]
+    times = row.studied().get('finetuned', 1)
+    if times != 1: # as long; the published course has 20 epochs
+        length, usual = ('steps', options['steps']) if 'steps' in options else ('epochs', options.get('epochs', 20.))
+        options[length] = type(usual)(times*usual)
     needs = [pretrain_run(row, seed, scale, sources), *([data_runs(scale)['regions-vcr']] if scale.world and task == 'vcr' else [])]
-    work, behind = options.get('steps', column.fraction), dict(unless_said=asdict(FinetuneConfig())) | _fingerprints(scale, options['data'], options['regions'])
-    return _command(name, 'finetune', needs, f'{task} {row.backbone}', work, dict(workers=scale.loaders), behind, start=f'{{out}}/runs/{row.name(seed)}', out=f'{{out}}/runs/{name}', **options)
+    work, behind = options.get('steps', times*column.fraction), dict(unless_said=asdict(FinetuneConfig())) | _fingerprints(scale, options['data'], options['regions'])
+    return _command(name, 'finetune', needs, f'{task} {row.backbone}', work, dict(workers=scale.loaders), behind, start=f'{{out}}/runs/{needs[0].name}', out=f'{{out}}/runs/{name}', **options)
 
 # %% ../nbs/22_tables.ipynb #6308ac30
 def table_runs(

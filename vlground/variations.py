@@ -82,6 +82,7 @@ WRONG = (0., .25, .5, .75, 1.) # shares of wrong labels
 _SPOILED = {f'{share:g}': _ours(labels=f'{{out}}/labels-wrong-{share:g}') for share in WRONG}
 _NONE, _ARMS, _FRACTIONS = Row('vilbert', 'spe', 1/8), ('spe', 'ours'), (1., 1/2, 1/4, 1/8, 1/16)
 _LONGER = {1: (), 2: (('times', 2),), 4: (('times', 4),)}
+_TUNED = {1: (), 4: (('finetuned', 4),)}
 _LIKE_OURS, _AFTER = (('rate_of', 'ours'),), ('spe', 'after') # one rate for all that is compared; the spatial encoding after the LayerNorm
 
 STUDIES = {
@@ -102,7 +103,9 @@ STUDIES = {
                   {'nothing': Row('vlbert', 'baseline', 1/8), 'SPE': Row('vlbert', 'spe', 1/8, _LIKE_OURS), 'grounding': Row('vlbert', 'plain', 1/8, _LIKE_OURS), 'both': Row('vlbert', 'ours', 1/8),
                    'both, weight 5': Row('vlbert', 'ours', 1/8, (('grounding_weight', 5.),)),
                    'SPE after': Row('vlbert', 'spe', 1/8, (*_LIKE_OURS, _AFTER)), 'both, SPE after': Row('vlbert', 'ours', 1/8, (_AFTER,))},
-                  dict.fromkeys(('SPE', 'grounding', 'both', 'both, weight 5', 'SPE after', 'both, SPE after'), 'nothing'), ('nothing',), curves=True)}
+                  dict.fromkeys(('SPE', 'grounding', 'both', 'both, weight 5', 'SPE after', 'both, SPE after'), 'nothing'), ('nothing',), curves=True),
+    'finetuning': Study('Is it a matter of fine-tuning long enough?', 'times as long', {f'{arm} {times}': Row('vilbert', arm, 1/8, _TUNED[times]) for arm in ('baseline', 'ours') for times in _TUNED},
+                        {f'ours {times}': f'baseline {times}' for times in _TUNED})}
 
 # %% ../nbs/22_variations.ipynb #3dc14f04
 def study_table(
