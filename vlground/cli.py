@@ -514,7 +514,7 @@ def _tell_claims(results: Path, label: str) -> None:
 @call_parse
 @one_sentence
 def vlground_tables(
-    table: str, # 'I', 'II', 'III', 'supplement' or 'figure5'; 'rates', a search; a study: 'teacher', 'weight', 'threshold', 'phrases', 'worth', 'steps', 'part' or 'finetuning'; or 'claims', of tables already made
+    table: str, # 'I', 'II', 'III', 'supplement' or 'figure5'; 'rates', a search; a study: teacher, weight, threshold, phrases, worth, steps, part, finetuning; or 'claims', of tables already made
     scale: str = 'laptop', # 'demo' (a minute), 'laptop' (hours), 'gpu' (a model of the paper's size), 'real' (your own data), or 'search' (for rates)
     out: str = '', # folder of the runs, shared by all tables of a scale; empty: tables-SCALE
     results: str = 'results', # folder of RESULTS/table-TABLE-SCALE.json; with --changes or --seeds the name says so
