@@ -7,13 +7,13 @@ import torch
 
 from vlground.boxes import box_iou
 from vlground.core import load_json
-from vlground.pretrain import PRESETS
+from vlground.pretrain import PRESETS, pretrain
 from vlground.pseudolabels import label_is_right, measure_labels, read_gold, read_labels
 from vlground.runs import in_order
 from vlground.store import Store
 from vlground.claims import TABLES, TASKS, Cell
 from vlground.tables import SCALES, pretrain_run, table_runs
-from vlground.variations import (MEASURED, SHOWN, STUDIES, Study, measure_curve, measure_teacher, read_curves, spoil_labels, steps_figure, study_bases, study_figure, study_runs, study_table,
+from vlground.variations import (MEASURED, SHOWN, STUDIES, Study, measure_curve, measure_knowledge, measure_teacher, read_measured, spoil_labels, steps_figure, study_bases, study_figure, study_runs, study_table,
                                 worth_figure)
 
 
@@ -117,15 +117,30 @@ def test_longer_trainings_differ_in_their_length_alone():
 
 def test_how_losses_fell_is_kept_in_means(tmp_path):
     (tmp_path/'log.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in [*(dict(step=step, seconds=1., parts=dict(word=float(step), alignment=.5, grounding=1.)) for step in range(10, 260, 10)), dict(step=250, seconds=1., evaluation={})]))
-    for run in (runs := study_runs(STUDIES['steps'], SCALES['laptop'])):
+    for run in (runs := [run for run in study_runs(STUDIES['steps'], SCALES['laptop']) if run.name.startswith('curve-')]):
         run.check()
         assert run.function() is measure_curve and run.needs[0].name in run.options['run']
         measure_curve(tmp_path, tmp_path/'runs'/run.name)
-    found = read_curves(STUDIES['steps'], tmp_path, SCALES['laptop'])
+    found = read_measured('curve', STUDIES['steps'], tmp_path, SCALES['laptop'])
     assert len(runs) == 27 and all(each == dict(word=[[100, 55.], [200, 155.], [300, 230.]], alignment=[[100, .5], [200, .5], [300, .5]], grounding=[[100, 1.], [200, 1.], [300, 1.]]) for some in found.values() for each in some)
     first, *others = steps_figure(made(STUDIES['steps']), found, 1800).axes
     assert len(first.get_lines()) == 3*3 + 1 and [ax.get_title() for ax in others] == list(SHOWN.values())
     for ax in others: assert [label.get_text() for label in ax.get_xticklabels()] == ['1,800', '3,600', '7,200'] and len(ax.get_lines()) == 3
+
+
+def test_what_a_model_knows_is_asked_about_captions_it_has_not_seen(small_world, small_regions, small_labels, tmp_path):
+    found, runs = {}, {run.name: run for run in study_runs(STUDIES['teacher'], SCALES['laptop']) if run.name.startswith('knows-')}
+    assert len(runs) == 3*len(STUDIES['teacher'].rows) and runs['knows-vilbert-spe-0.125-0'].needs[0].name == 'vilbert-spe-0.125-0'
+    for run in runs.values(): run.check()
+    assert not [run for run in study_runs(STUDIES['steps'], SCALES['real']) if run.name.startswith('knows-')] # nobody knows the truth there
+    for level, epochs in (('none', 1), ('phrase', 1), ('phrase', 30)):
+        folder = tmp_path/f'{level}-{epochs}'
+        pretrain(small_regions, small_labels, folder, replace(PRESETS['mini'], grounding=level, steps=epochs*5, batch_size=8, regions=8), progress='none')
+        for again in range(2): measure_knowledge(folder, small_world, small_regions, tmp_path/'out')
+        found[level, epochs] = load_json(tmp_path/'out'/'result.json')
+    assert list(found['none', 1]) == ['alignment'] and set(found['phrase', 1]) == {'alignment', 'pairs', 'phrases'}
+    assert found['phrase', 30]['pairs'] > found['phrase', 1]['pairs'] and all(0 <= share <= 1 for each in found.values() for share in each.values())
+    with pytest.raises(FileNotFoundError, match='not the folder of a pre-training'): measure_knowledge(tmp_path/'nothing', small_world, small_regions, tmp_path/'out')
 
 
 def made(study): return [Cell(row, name, column.fraction, {seed: .3 + .02*place + .01*seed for seed in range(3)}) for place, row in enumerate(study.rows.values()) for column in MEASURED for name in TASKS[column.task]]

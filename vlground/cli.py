@@ -47,7 +47,7 @@ from .tables import RATE_SEARCH, SCALES, SOURCES, changed_scale, read_beside, re
 from .tasks import SIZES as TASKS_SIZES
 from .tasks import run_tasks
 from .training import joined_processes, this_process
-from .variations import STUDIES, read_curves, read_teachers, study_bases, study_runs, study_table
+from .variations import STUDIES, read_measured, read_teachers, study_bases, study_runs, study_table
 from .vcr import finetune_vcr, object_boxes, write_choice_page
 from .vcrdata import read_vcr
 from .verdicts import draw_items, read_tables, write_figure5
@@ -544,7 +544,8 @@ def vlground_tables(
     if dry_run: return
     if table == 'figure5': found['drawn'] = draw_items(folder, size, data or SOURCES)
     if table == 'teacher': found['teachers'] = read_teachers(folder)
-    if study and study.curves: found['curves'] = read_curves(study, folder, size)
+    if study and study.curves: found['curves'] = read_measured('curve', study, folder, size)
+    if study and study.knows and size.world: found['knows'] = read_measured('knows', study, folder, size)
     save_json(found | dict(scale=label, made=circumstances()), file := Path(results)/f'table-{table}-{label}.json')
     cells, beside, told = read_cells(found), read_beside(found), folder/f'table-{table}-{label}'
     rows = [table_rows(cells, beside), gain_rows(cells, study_bases(study) if study else None)]

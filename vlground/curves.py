@@ -12,9 +12,9 @@ from pathlib import Path
 
 from .core import load_json, run_jobs
 from .datasets import read_captions
-from .demo import circumstances, held_out_captions
+from .demo import circumstances
 from .logs import read_log
-from .pretrain import PRESETS, PretrainConfig, pretrain
+from .pretrain import PRESETS, PretrainConfig, held_out_captions, pretrain
 from .scaleout import label_captions
 from .store import extract_regions
 from .worldfiles import write_world

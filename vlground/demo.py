@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'ARMS', 'SETTINGS', 'FINETUNE', 'COLOURS', 'DASHES', 'COLUMNS', 'STYLE', 'KNOWN', 'DemoSize', 'run_folder',
-           'held_out_captions', 'pretrain_job', 'finetune_job', 'demo_jobs', 'run_demo_jobs', 'mean_and_error',
-           'is_decided', 'verdict', 'collect', 'efficiency_figure', 'curves_figure', 'finetuning_figure',
-           'label_figure', 'answers_of', 'differences', 'difference_figure', 'write_report', 'demo_table',
-           'circumstances', 'run_demo']
+           'pretrain_job', 'finetune_job', 'demo_jobs', 'run_demo_jobs', 'mean_and_error', 'is_decided', 'verdict',
+           'collect', 'efficiency_figure', 'curves_figure', 'finetuning_figure', 'label_figure', 'answers_of',
+           'differences', 'difference_figure', 'write_report', 'demo_table', 'circumstances', 'run_demo']
 
 # %% ../nbs/90_demo.ipynb #33c8bca0
 import json
@@ -36,8 +35,8 @@ from .core import GREEN, GREY, ORANGE, load_json, rng, save_json, show_boxes, st
 from .datasets import read_captions
 from .expressions import read_refer
 from .finetuning import FinetuneConfig, figure_part, open_start, read_predictions, start_of
-from .pretrain import PRESETS, gold_captions, pretrain
-from .pseudolabels import LabelledCaption, label_is_right, measure_labels, read_gold, read_labels
+from .pretrain import PRESETS, held_out_captions, pretrain
+from .pseudolabels import label_is_right, measure_labels, read_gold, read_labels
 from .refer import ExpressionData, finetune_refer, refer_accuracy, zero_shot_regions
 from .scaleout import label_captions, write_page
 from .store import Store, extract_regions
@@ -79,13 +78,6 @@ def run_folder(
 ) -> Path:
     "Where a run lives."
     return out/'runs'/(f'{arm}-{seed}' if fraction is None else f'{arm}-{seed}-refer-{fraction:g}')
-
-def held_out_captions(
-    W: Path, # a small world
-) -> list[LabelledCaption]: # with gold labels
-    "Captions that no run has seen."
-    items = read_captions(W/'captions-val.tsv', W/'images')
-    return gold_captions([LabelledCaption(item.id, item.image_id, item.caption, ()) for item in items], read_gold(W/'gold'/'captions-val.jsonl'))
 
 def pretrain_job(
     out: Path, # of the demo

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BACKBONES', 'MINI', 'PAPER', 'PRESETS', 'PretrainConfig', 'open_data', 'PretrainingModel', 'new_model', 'training_of',
-           'gold_captions', 'measure_model', 'pretrain', 'build_model', 'load_start']
+           'gold_captions', 'held_out_captions', 'measure_model', 'pretrain', 'build_model', 'load_start']
 
 # %% ../nbs/18_pretrain.ipynb #3bb614db
 import warnings
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from .batches import BatchConfig, CaptionData, LabelFiles, TrainingBatches
 from .checkpoints import config_from, load_finished
 from .core import load_json, sha256, torch_rng
-from .datasets import fraction_of
+from .datasets import fraction_of, read_captions
 from .grounding import FORMS, LEVELS, GroundingHead
 from .objectives import LossWeights, pretraining_losses
 from .phrases import Phrase, load_tokenizer
-from .pseudolabels import GoldCaption, LabelledCaption, PseudoLabel
+from .pseudolabels import GoldCaption, LabelledCaption, PseudoLabel, read_gold
 from .store import Store
 from .training import TrainConfig, train
 from .transformer import Batch
@@ -172,6 +172,14 @@ def gold_captions(
         return tuple(PseudoLabel(Phrase(each.caption[p.start:p.end], p.start, p.end), box, 1.) for p in gold[each.id].phrases for box in p.boxes)
     return [replace(each, labels=labels(each)) for each in labelled]
 
+def held_out_captions(
+    world: Path | str, # folder of a small world
+) -> list[LabelledCaption]: # with gold labels
+    "The captions of a small world that no training sees."
+    items = read_captions(Path(world)/'captions-val.tsv', Path(world)/'images')
+    return gold_captions([LabelledCaption(item.id, item.image_id, item.caption, ()) for item in items], read_gold(Path(world)/'gold'/'captions-val.jsonl'))
+
+# %% ../nbs/18_pretrain.ipynb #d810cb42
 @torch.inference_mode()
 def measure_model(
     model: PretrainingModel, # pre-trained

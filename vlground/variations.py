@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MEASURED', 'WRONG', 'STUDIES', 'SHOWN', 'spoil_labels', 'measure_teacher', 'Study', 'study_table', 'study_bases',
-           'measure_curve', 'study_runs', 'read_teachers', 'read_curves', 'study_figure', 'worth_figure',
-           'steps_figure']
+           'measure_curve', 'measure_knowledge', 'study_runs', 'read_teachers', 'read_measured', 'study_figure',
+           'worth_figure', 'steps_figure']
 
 # %% ../nbs/22_variations.ipynb #96788ae5
 import math
@@ -19,11 +19,13 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .batches import CaptionData
 from .boxes import box_iou
 from .claims import Cell, Column, Interval, Row, Table, interval
 from .core import GREEN, GREY, ORANGE, Drawing, load_json, rng, save_json
 from .logs import loss_curves, read_log
-from .pretrain import gold_captions
+from .phrases import load_tokenizer
+from .pretrain import build_model, gold_captions, held_out_captions, measure_model
 from .pseudolabels import Preset, measure_labels, read_gold, read_labels, to_lines
 from .runs import Run
 from .shards import ShardWriter
@@ -75,6 +77,7 @@ class Study(NamedTuple):
     base: Mapping[str, str] # value -> the one that it is compared with
     beside: tuple[str, ...] = () # those of `rows` that are no value of the axis
     curves: bool = False # keep how the losses of its pre-trainings fell?
+    knows: bool = False # and what the trained models know of pairs and captions?
 
 def _ours(**study: float | str) -> Row: return Row('vilbert', 'ours', 1/8, tuple(study.items()))
 
@@ -87,7 +90,7 @@ _LIKE_OURS, _AFTER = (('rate_of', 'ours'),), ('spe', 'after') # one rate for all
 
 STUDIES = {
     'teacher': Study('How good must the teacher be?', 'share of pseudo labels that are wrong', _SPOILED | {'the teacher': _ours(), 'no pseudo labels': _NONE},
-                     dict.fromkeys([*_SPOILED, 'the teacher'], 'no pseudo labels'), ('the teacher', 'no pseudo labels')),
+                     dict.fromkeys([*_SPOILED, 'the teacher'], 'no pseudo labels'), ('the teacher', 'no pseudo labels'), knows=True),
     'weight': Study('How much should the loss count?', 'weight of the grounding loss',
                     {'0': Row('vilbert', 'spe', 1/8, _LIKE_OURS), '1': _ours(grounding_weight=1.), '5': _ours(grounding_weight=5.), '20': _ours(), '80': _ours(grounding_weight=80.)},
                     dict.fromkeys(('1', '5', '20', '80'), '0')),
@@ -98,7 +101,7 @@ STUDIES = {
                    {f'ours {fraction:g}': f'spe {fraction:g}' for fraction in _FRACTIONS}, curves=True),
     'steps': Study('Is it a matter of time?', 'steps of pre-training',
                    {f'{arm} {times}': Row('vilbert', arm, 1/8, _LONGER[times]) for arm in ('spe', 'token', 'ours') for times in _LONGER},
-                   {f'{arm} {times}': f'spe {times}' for arm in ('token', 'ours') for times in _LONGER}, curves=True),
+                   {f'{arm} {times}': f'spe {times}' for arm in ('token', 'ours') for times in _LONGER}, curves=True, knows=True),
     'part': Study('Which part does it in VL-BERT?', 'what is added',
                   {'nothing': Row('vlbert', 'baseline', 1/8), 'SPE': Row('vlbert', 'spe', 1/8, _LIKE_OURS), 'grounding': Row('vlbert', 'plain', 1/8, _LIKE_OURS), 'both': Row('vlbert', 'ours', 1/8),
                    'both, weight 5': Row('vlbert', 'ours', 1/8, (('grounding_weight', 5.),)),
@@ -134,12 +137,25 @@ def measure_curve(
     curves = loss_curves(read_log(run))
     save_json({part: means(curves[part]) for part in ('word', 'alignment', 'grounding')}, Path(out)/'result.json')
 
+def measure_knowledge(
+    run: str, # folder of a pre-training
+    world: str, # folder of the small world
+    regions: str, # store of its pictures' regions
+    out: Path | str, # the run's folder
+) -> None:
+    "What a pre-trained model knows of captions that it has not seen, as `measure_model` asks; leaves result.json."
+    model = build_model(run)
+    settings, level = model.config, 'phrase' if model.grounding is None else model.config.grounding
+    data = CaptionData(Store(regions), held_out_captions(world), load_tokenizer(settings.tokenizer), words=settings.words, regions=settings.regions, level=level)
+    save_json(measure_model(model, data), Path(out)/'result.json')
+
+# %% ../nbs/22_variations.ipynb #3315701d
 def study_runs(
     study: Study, # to be measured
     scale: Scale, # how much
     sources: Mapping[str, str] = SOURCES, # where the data lie
 ) -> list[Run]: # beside those of its table
-    "The study of teachers also wants to know how good each of them is, some others how the losses fell."
+    "The study of teachers also wants to know how good each of them is, some studies how the losses fell, or what was learnt of pairs and captions."
     def teacher(value, labels):
         data, name = data_runs(scale, labels), f'teacher-{value}'.replace(' ', '-')
         options = dict(labels=f'{{out}}/{labels}', gold='{out}/W/gold/captions.jsonl', regions='{out}/regions', out=f'{{out}}/runs/{name}')
@@ -147,8 +163,14 @@ def study_runs(
     def curve(row, seed):
         name = f'curve-{row.name(seed)}'
         return Run(name, 'vlground.variations:measure_curve', dict(run=f'{{out}}/runs/{row.name(seed)}', out=f'{{out}}/runs/{name}'), (pretrain_run(row, seed, scale, sources),), 'measuring', 1)
-    if study is STUDIES['teacher'] and scale.world: return [teacher(value, row.studied().get('labels', 'labels')) for value, row in study.rows.items() if row != _NONE]
-    return [curve(row, seed) for seed in scale.seeds for row in study.rows.values()] if study.curves else []
+    def knows(row, seed):
+        name, trained = f'knows-{row.name(seed)}', pretrain_run(row, seed, scale, sources)
+        options = dict(run=f'{{out}}/runs/{trained.name}', world='{out}/W', regions='{out}/regions', out=f'{{out}}/runs/{name}')
+        return Run(name, 'vlground.variations:measure_knowledge', options, (trained,), 'measuring', scale.world['val'])
+    wanted = [curve]*study.curves + [knows]*(study.knows and bool(scale.world))
+    runs = [ask(row, seed) for ask in wanted for seed in scale.seeds for row in study.rows.values()]
+    if study is STUDIES['teacher'] and scale.world: runs += [teacher(value, row.studied().get('labels', 'labels')) for value, row in study.rows.items() if row != _NONE]
+    return runs
 
 def read_teachers(
     out: Path | str, # folder of the runs
@@ -156,13 +178,14 @@ def read_teachers(
     "How good each teacher of the study is."
     return {value: load_json(Path(out)/'runs'/f'teacher-{value}'.replace(' ', '-')/'result.json') for value, row in STUDIES['teacher'].rows.items() if row != _NONE}
 
-def read_curves(
-    study: Study, # with `curves`
+def read_measured(
+    what: str, # 'curve' or 'knows'
+    study: Study, # with `curves` or `knows`
     out: Path | str, # folder of the runs
     scale: Scale, # whose seeds
-) -> dict[str, list[dict]]: # value of the study -> for each seed what `measure_curve` found
-    "How the losses fell in each pre-training of a study."
-    return {value: [load_json(Path(out)/'runs'/f'curve-{row.name(seed)}'/'result.json') for seed in scale.seeds] for value, row in study.rows.items()}
+) -> dict[str, list[dict]]: # value of the study -> for each seed what `measure_curve` or `measure_knowledge` found
+    "How the losses fell in each pre-training of a study, or what it led to."
+    return {value: [load_json(Path(out)/'runs'/f'{what}-{row.name(seed)}'/'result.json') for seed in scale.seeds] for value, row in study.rows.items()}
 
 # %% ../nbs/22_variations.ipynb #41612870
 SHOWN = {'refer': 'expressions, 1/8 of their data', 'answer': 'VCR Q→A'} # column -> title of its panel
@@ -187,12 +210,12 @@ def study_figure(
         for name, each in found.items():
             beside = name in study.beside
             ax.errorbar(places[name], 100*each.mean, yerr=100*(each.high - each.mean), fmt='s' if beside else 'o', color=ORANGE if beside else GREEN, capsize=3)
-            if beside and name in on_axis: ax.annotate(name, (places[name], 100*each.mean), (-7, -11), textcoords='offset points', ha='right', fontsize=8)
+            if beside and name in on_axis: ax.annotate(name, (places[name], 100*each.high), (0, 4), textcoords='offset points', ha='center', fontsize=8)
         if all(name[0].isdigit() for name in values): ax.plot([places[name] for name in values], [100*found[name].mean for name in values], color=GREEN, lw=1)
         told = {places[name]: name.replace(' ', '\n') for name in study.rows if name not in on_axis} | ({each/4: f'{each/4:g}' for each in range(5)} if on_axis else {})
         ax.set(title=title, xlabel=study.axis, ylabel='accuracy (%)', xticks=list(told), xticklabels=list(told.values()))
         ax.tick_params('x', labelsize=8)
-        if not on_axis: ax.margins(x=.15)
+        ax.margins(**(dict(y=.12) if on_axis else dict(x=.15))) # for what is written there
     figure.suptitle(study.title)
     return figure
 
@@ -222,7 +245,7 @@ def worth_figure(
 
 def steps_figure(
     cells: Sequence[Cell], # of the study 'steps'
-    curves: Mapping[str, Sequence[Mapping]], # as `read_curves` gives them
+    curves: Mapping[str, Sequence[Mapping]], # as `read_measured` gives them
     steps: int, # of the shortest pre-training
 ) -> Figure:
     "How the loss of alignment falls in the longest pre-training of each arm, a line for each seed; and accuracy against steps."
