@@ -83,10 +83,13 @@ def _ours(**study: float | str) -> Row: return Row('vilbert', 'ours', 1/8, tuple
 
 WRONG = (0., .25, .5, .75, 1.) # shares of wrong labels
 _SPOILED = {f'{share:g}': _ours(labels=f'{{out}}/labels-wrong-{share:g}') for share in WRONG}
-_NONE, _ARMS, _FRACTIONS = Row('vilbert', 'spe', 1/8), ('spe', 'ours'), (1., 1/2, 1/4, 1/8, 1/16)
+_NONE = Row('vilbert', 'spe', 1/8)
+_ARMS = 'spe', 'ours'
+_FRACTIONS = 1., 1/2, 1/4, 1/8, 1/16
 _LONGER = {1: (), 2: (('times', 2),), 4: (('times', 4),)}
 _TUNED = {1: (), 4: (('finetuned', 4),)}
-_LIKE_OURS, _AFTER = (('rate_of', 'ours'),), ('spe', 'after') # one rate for all that is compared; the spatial encoding after the LayerNorm
+_LIKE_OURS = (('rate_of', 'ours'),) # one rate for all that is compared
+_AFTER = ('spe', 'after') # the spatial encoding after the LayerNorm
 
 STUDIES = {
     'teacher': Study('How good must the teacher be?', 'share of pseudo labels that are wrong', _SPOILED | {'the teacher': _ours(), 'no pseudo labels': _NONE},
@@ -208,8 +211,8 @@ def study_figure(
     for ax, (column, title) in zip(figure.subplots(1, len(SHOWN)), SHOWN.items()):
         found = dict(zip(study.rows, _means(cells, list(study.rows.values()), column)))
         for name, each in found.items():
-            beside = name in study.beside
-            ax.errorbar(places[name], 100*each.mean, yerr=100*(each.high - each.mean), fmt='s' if beside else 'o', color=ORANGE if beside else GREEN, capsize=3)
+            beside, colour = name in study.beside, ORANGE if name in study.base.values() else GREEN
+            ax.errorbar(places[name], 100*each.mean, yerr=100*(each.high - each.mean), fmt='s' if beside else 'o', color=colour, mfc='white' if beside else colour, capsize=3)
             if beside and name in on_axis: ax.annotate(name, (places[name], 100*each.high), (0, 4), textcoords='offset points', ha='center', fontsize=8)
         if all(name[0].isdigit() for name in values): ax.plot([places[name] for name in values], [100*found[name].mean for name in values], color=GREEN, lw=1)
         told = {places[name]: name.replace(' ', '\n') for name in study.rows if name not in on_axis} | ({each/4: f'{each/4:g}' for each in range(5)} if on_axis else {})
