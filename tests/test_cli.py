@@ -96,7 +96,7 @@ MISTAKES = [
     (('vlground_pretrain', '--regions', 'x', '--labels', 'x', '--steps', 3, '--epochs', 1), 'give --steps or --epochs, not both'),
     (('vlground_finetune', 'vcr', '--data', 'x', '--regions', 'x', '--start', 'x', '--epochs', 'inf'), 'epochs must be 0 or more, got inf'),
     (('vlground_finetune', 'vcr', '--data', 'x', '--regions', 'x', '--start', 'x', '--seed', -1), 'seed must be 0 or more, got -1'),
-    (('vlground_tables', 'IV'), "there is no table 'IV'; there are I, II, III, supplement, figure5, rates, teacher, weight, threshold, phrases, worth, steps, part, claims"),
+    (('vlground_tables', 'IV'), "there is no table 'IV'; there are I, II, III, supplement, figure5, rates, teacher, weight, threshold, phrases, worth, steps, part, finetuning, claims"),
     (('vlground_tables', 'II', '--scale', 'huge'), "there is no scale 'huge'; there are demo, laptop, search, gpu, real"),
     (('vlground_tables', 'II', '--scale', 'real', '--dry_run'), 'this scale takes your own data: name their folders in a JSON file'),
     (('vlground_tables', 'II', '--changes', '{world}/nothing.json', '--dry_run'), 'nothing.json'),

@@ -4,7 +4,7 @@ import re
 import pytest
 from notebooks import NOTEBOOKS, cells, directives, ids, outputs, source
 
-FULL = [path for path in NOTEBOOKS if re.match(r'(0[0-9]|1[0-9]|2[0-3])_', path.stem) and path.stem not in ('06_worldfiles', '22_verdicts')]
+FULL = [path for path in NOTEBOOKS if re.match(r'(0[0-9]|1[0-9]|2[0-3])_', path.stem) and path.stem != '06_worldfiles']
 SHORT = [path for path in NOTEBOOKS if re.match(r'[01]\d_', path.stem) and path not in FULL]
 full_lessons = pytest.mark.parametrize('path', FULL, ids=ids(FULL))
 short_lessons = pytest.mark.parametrize('path', SHORT, ids=ids(SHORT))

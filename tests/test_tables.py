@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from vlground.claims import ARMS, TABLES, Column, Row, Table
 from vlground.core import load_json
+from vlground.finetuning import PUBLISHED_COURSE, FinetuneConfig
 from vlground.pretrain import PRESETS
 from vlground.runs import in_order, is_done
 from vlground.tables import (RATE_SEARCH, SCALES, SOURCES, beside_runs, best_rates, changed_scale, collect_table, data_runs, fingerprint, finetune_run, grounder_run, keep_known,
@@ -92,15 +93,20 @@ def test_settings_behind_a_name_count(monkeypatch):
 
 
 def test_a_longer_finetuning_starts_from_the_same_training():
-    row, column = TABLES['II'].rows[3], Column('vcr', 1/8)
-    longer = row._replace(study=(('finetuned', 4),))
-    for name, usual in (('laptop', dict(steps=1000)), ('real', dict(epochs=20.))):
-        scale = SCALES[name]
-        short, long = (finetune_run(each, column, 0, scale) for each in (row, longer))
-        length, value = *usual, *usual.values()
-        assert long.options == short.options | {length: 4*value, 'out': long.options['out']} and long.options[length] == 4*value and short.options.get(length, value) == value
-        assert [need.digest for need in long.needs] == [need.digest for need in short.needs] and long.work == 4*short.work and long.name != short.name
-    assert longer.title() == row.title() + ' (fine-tuned 4 times as long)'
+    from vlground.variations import STUDIES, study_table
+    by_steps = dict(course='linear')
+    scales = {'steps': SCALES['laptop'], 'epochs': SCALES['real'], 'steps ': changed_scale(SCALES['real'], dict(finetuning=dict(refer=by_steps, vcr=by_steps))),
+              'steps  ': changed_scale(SCALES['laptop'], dict(finetuning=dict(refer=dict(steps=0), vcr=dict(epochs=0.))))}
+    for length, scale in scales.items():
+        for column in study_table(STUDIES['finetuning']).columns:
+            for arm in ('baseline', 'ours'):
+                short, long = (finetune_run(STUDIES['finetuning'].rows[f'{arm} {times}'], column, 0, scale) for times in (1, 4))
+                usual = short.options.get(length.strip()) or (PUBLISHED_COURSE['epochs'] if short.options.get('course') == 'vilbert' else FinetuneConfig().steps)
+                assert long.options == short.options | {length.strip(): 4*usual, 'out': long.options['out']} and type(long.options[length.strip()]) is type(usual)
+                assert [need.digest for need in long.needs] == [need.digest for need in short.needs] and long.name != short.name
+                long.check()
+    assert finetune_run(STUDIES['finetuning'].rows['ours 4'], Column('vcr', 1.), 0, SCALES['laptop']).work == 4*SCALES['laptop'].steps['vcr'][0]
+    assert STUDIES['finetuning'].rows['ours 4'].title() == STUDIES['finetuning'].rows['ours 1'].title() + ' (fine-tuned 4 times as long)'
 
 
 def test_options_are_known_to_the_commands():
@@ -399,6 +405,24 @@ def test_the_command_leaves_a_table_for_each_use(commanded):
     page, latex, lines = ((folder/'out'/f'table-II-demo-tiny.{kind}').read_text() for kind in ('md', 'tex', 'csv'))
     assert page.count('| ViLBERT') == 4 + 3 and latex.count('begin{tabular}') == 2 and len(lines.splitlines()) == 1 + 32 and told['II'].stdout.splitlines()[-1].endswith('table-II-demo-tiny.json')
     assert not re.search(r'(?<!\\)[_%#]|[±→−]', latex) # what LaTeX would trip over
+
+
+def test_a_study_keeps_what_was_asked_of_its_models(tmp_path):
+    from vlground.variations import STUDIES, study_runs, study_table
+    scale, study = changed_scale(SCALES['demo'], json.loads(json.dumps(SMALLEST))), STUDIES['steps']
+    def result(run):
+        if run.name.startswith('knows-'): return dict(alignment=.5, of=run.name)
+        if run.name.startswith('curve-'): return dict(word=[], alignment=[], grounding=[], of=run.name)
+        return {split: dict(accuracy=.5, answer=.5, rationale=.5, n=8) for split in ('val', 'testA', 'testB')}
+    def made(run): return run.described() | dict(kind=run.kind, work=run.work, seconds=1., attempts=1, vlground='', torch='', processor='', result=result(run))
+    runs = table_runs(study_table(study), scale, beside=study_runs(study, scale))
+    (tmp_path/'known.json').write_text(json.dumps({name: made(run) for name, run in runs.items()}))
+    (tmp_path/'tiny.json').write_text(json.dumps(SMALLEST))
+    ended = tables_command(tmp_path, 'steps', '--known', str(tmp_path/'known.json'))
+    assert ended.returncode == 0 and ', 0 of them to be done' in ended.stdout, ended.stderr
+    found = load_json(tmp_path/'results'/'table-steps-demo-tiny.json')
+    for key, kind in (('knows', 'knows'), ('curves', 'curve')):
+        assert {value: [each['of'] for each in some] for value, some in found[key].items()} == {value: [f'{kind}-{row.name(seed)}' for seed in scale.seeds] for value, row in study.rows.items()}
 
 
 def test_figure_5_shows_both_ways(commanded):

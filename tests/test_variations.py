@@ -5,9 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vlground.batches import CaptionData
 from vlground.boxes import box_iou
 from vlground.core import load_json
-from vlground.pretrain import PRESETS, pretrain
+from vlground.datasets import read_captions
+from vlground.phrases import load_tokenizer
+from vlground.pretrain import PRESETS, build_model, held_out_captions, measure_model, pretrain
 from vlground.pseudolabels import label_is_right, measure_labels, read_gold, read_labels
 from vlground.runs import in_order
 from vlground.store import Store
@@ -129,18 +132,30 @@ def test_how_losses_fell_is_kept_in_means(tmp_path):
 
 
 def test_what_a_model_knows_is_asked_about_captions_it_has_not_seen(small_world, small_regions, small_labels, tmp_path):
-    found, runs = {}, {run.name: run for run in study_runs(STUDIES['teacher'], SCALES['laptop']) if run.name.startswith('knows-')}
-    assert len(runs) == 3*len(STUDIES['teacher'].rows) and runs['knows-vilbert-spe-0.125-0'].needs[0].name == 'vilbert-spe-0.125-0'
-    for run in runs.values(): run.check()
-    assert not [run for run in study_runs(STUDIES['steps'], SCALES['real']) if run.name.startswith('knows-')] # nobody knows the truth there
-    for level, epochs in (('none', 1), ('phrase', 1), ('phrase', 30)):
-        folder = tmp_path/f'{level}-{epochs}'
-        pretrain(small_regions, small_labels, folder, replace(PRESETS['mini'], grounding=level, steps=epochs*5, batch_size=8, regions=8), progress='none')
-        for again in range(2): measure_knowledge(folder, small_world, small_regions, tmp_path/'out')
-        found[level, epochs] = load_json(tmp_path/'out'/'result.json')
-    assert list(found['none', 1]) == ['alignment'] and set(found['phrase', 1]) == {'alignment', 'pairs', 'phrases'}
-    assert found['phrase', 30]['pairs'] > found['phrase', 1]['pairs'] and all(0 <= share <= 1 for each in found.values() for share in each.values())
+    held_out = held_out_captions(small_world)
+    assert len(held_out) == 16 and not {each.image_id for each in held_out} & {item.image_id for item in read_captions(small_world/'captions.tsv')}
+    found = {}
+    for level, steps in (('none', 5), ('token', 5), ('phrase', 5), ('phrase', 150)):
+        folder, out = tmp_path/f'{level}-{steps}', tmp_path/'out'
+        pretrain(small_regions, small_labels, folder, replace(PRESETS['mini'], grounding=level, steps=steps, batch_size=8, regions=8), progress='none')
+        measure_knowledge(folder, small_world, small_regions, out)
+        found[level, steps] = load_json(out/'result.json')
+        data = CaptionData(Store(small_regions), held_out, load_tokenizer(), words=PRESETS['mini'].words, regions=8, level='token' if level == 'token' else 'phrase')
+        assert found[level, steps] == measure_model(build_model(folder), data)
+    assert list(found['none', 5]) == ['alignment'] and set(found['phrase', 5]) == {'alignment', 'pairs', 'phrases'}
+    assert found['phrase', 150]['pairs'] > found['phrase', 5]['pairs']
     with pytest.raises(FileNotFoundError, match='not the folder of a pre-training'): measure_knowledge(tmp_path/'nothing', small_world, small_regions, tmp_path/'out')
+
+
+def test_each_trained_model_is_asked_once():
+    for name in ('teacher', 'steps'):
+        asked = {run.name: run for run in study_runs(STUDIES[name], SCALES['laptop']) if run.name.startswith('knows-')}
+        assert len(asked) == 3*len(STUDIES[name].rows)
+        for run in asked.values():
+            run.check()
+            assert run.options['run'] == run.needs[0].options['out'] and run.name == f'knows-{run.needs[0].name}' and run.speed == dict(device='cpu')
+    assert not [run for run in study_runs(STUDIES['steps'], SCALES['real']) if run.name.startswith('knows-')] # nobody knows the truth there
+    with pytest.raises(ValueError, match='world.val must be 2 or more, got 1'): study_runs(STUDIES['teacher'], replace(SCALES['laptop'], world=SCALES['laptop'].world | dict(val=1)))
 
 
 def made(study): return [Cell(row, name, column.fraction, {seed: .3 + .02*place + .01*seed for seed in range(3)}) for place, row in enumerate(study.rows.values()) for column in MEASURED for name in TASKS[column.task]]

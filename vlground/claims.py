@@ -30,7 +30,7 @@ _STUDIED = {'labels': 'labels: {}', 'learning_rate': 'rate {:g}', 'rate_of': 'at
             'times': '{:g} times as long', 'finetuned': 'fine-tuned {:g} times as long', 'spe': 'SPE {} the LayerNorm'} # in a title
 
 class Row(NamedTuple):
-    "A pre-training, whatever its seed."
+    "A pre-training, and in a study how long its fine-tunings last; whatever the seed."
     backbone: str # 'vilbert' or 'vlbert'
     arm: str # of `ARMS`
     fraction: float # of the captioned pictures

@@ -31,7 +31,7 @@ from .curves import run_curves
 from .datasets import read_captions
 from .demo import SIZES, circumstances, run_demo
 from .expressions import ReferData, read_detections, read_refer
-from .finetuning import FinetuneConfig, open_start
+from .finetuning import PUBLISHED_COURSE, FinetuneConfig, open_start
 from .phrases import load_tokenizer
 from .pretrain import PRESETS, PretrainConfig, open_data, pretrain
 from .pseudolabels import PRESETS as BELIEFS, Preset, iter_labels, measure_labels, read_gold
@@ -420,7 +420,7 @@ def vlground_finetune(
     if most_regions < 1: raise ValueError(f'--most_regions must be at least 1, got {most_regions}')
     if images and not Path(images).is_dir(): raise FileNotFoundError(f'--images {images}: there is no such folder')
     _check_device(device)
-    settings = PUBLISHED[task] | dict(epochs=20., drops=(.6, .8)) if course == 'vilbert' else {}
+    settings = PUBLISHED[task] | PUBLISHED_COURSE if course == 'vilbert' else {}
     config = replace(TASKS[task], **settings, fraction=fraction, regions=most_regions, accumulate=accumulate, precision=precision, save_every=save_every, blind=blind, seed=seed)
     if steps: config = replace(config, steps=steps, epochs=0.)
     given = dict(batch_size=batch_size, words=words, learning_rate=learning_rate, head_rate=head_rate, epochs=epochs)

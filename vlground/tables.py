@@ -23,7 +23,7 @@ from .claims import PARTS, TASKS, Cell, Column, Row, Table, as_text, table_rows
 from .core import load_json, save_json, sha256, sha256_of
 from .datasets import typed_fields
 from .expressions import read_refer
-from .finetuning import FinetuneConfig
+from .finetuning import PUBLISHED_COURSE, FinetuneConfig
 from .grounder import world_teacher
 from .pretrain import PRESETS
 from .refer import finetune_grounder, pointing_accuracy
@@ -194,9 +194,10 @@ def finetune_run(
     options |= dict(task=task, data=sources[task], regions=sources[f'{task}_regions'], fraction=column.fraction, seed=seed, device=scale.device)
     if task in scale.steps and not {'steps', 'epochs'} & set(options): options['steps'] = scale.steps[task][PARTS.index(column.fraction)]
     times = row.studied().get('finetuned', 1)
-    if times != 1: # as long; the published course has 20 epochs
-        length, usual = ('steps', options['steps']) if 'steps' in options else ('epochs', options.get('epochs', 20.))
-        options[length] = type(usual)(times*usual)
+    if times != 1: # as long, of what the command would do
+        unsaid = dict(epochs=PUBLISHED_COURSE['epochs']) if options.get('course') == 'vilbert' else dict(steps=FinetuneConfig().steps)
+        said = {key: options[key] for key in ('steps', 'epochs') if options.get(key)}
+        options |= {key: type(usual)(times*usual) for key, usual in (said or unsaid).items()}
     needs = [pretrain_run(row, seed, scale, sources), *([data_runs(scale)['regions-vcr']] if scale.world and task == 'vcr' else [])]
     work, behind = options.get('steps', times*column.fraction), dict(unless_said=asdict(FinetuneConfig())) | _fingerprints(scale, options['data'], options['regions'])
     return _command(name, 'finetune', needs, f'{task} {row.backbone}', work, dict(workers=scale.loaders), behind, start=f'{{out}}/runs/{needs[0].name}', out=f'{{out}}/runs/{name}', **options)
@@ -299,7 +300,8 @@ def collect_table(
 
 # %% ../nbs/22_tables.ipynb #a1816bd1
 # for a picture, a caption or a step, with two processes on two cores at `laptop`
-_SECONDS = {'pictures': .006, 'regions': .016, 'labels': .02, 'data': 3., 'spoiling': .002, 'measuring': .003, 'grounder': .33, 'pretrain vilbert': .095, 'pretrain vlbert': .095,
+_SECONDS = {'pictures': .006, 'regions': .016, 'labels': .02, 'data': 3., 'spoiling': .002, 'measuring': .002, 'losses': .02, 'asking vilbert': .008, 'asking vlbert': .008,
+            'grounder': .33, 'pretrain vilbert': .095, 'pretrain vlbert': .095,
             'refer vilbert': .065, 'refer vlbert': .065, 'vqa vilbert': .085, 'vqa vlbert': .085, 'vcr vilbert': .15, 'vcr vlbert': .14}
 
 def seconds_by_kind(

@@ -91,6 +91,7 @@ _TUNED = {1: (), 4: (('finetuned', 4),)}
 _LIKE_OURS = (('rate_of', 'ours'),) # one rate for all that is compared
 _AFTER = ('spe', 'after') # the spatial encoding after the LayerNorm
 
+# %% ../nbs/22_variations.ipynb #052193ed
 STUDIES = {
     'teacher': Study('How good must the teacher be?', 'share of pseudo labels that are wrong', _SPOILED | {'the teacher': _ours(), 'no pseudo labels': _NONE},
                      dict.fromkeys([*_SPOILED, 'the teacher'], 'no pseudo labels'), ('the teacher', 'no pseudo labels'), knows=True),
@@ -145,9 +146,10 @@ def measure_knowledge(
     world: str, # folder of the small world
     regions: str, # store of its pictures' regions
     out: Path | str, # the run's folder
+    device: str = 'cpu', # where the model is asked
 ) -> None:
-    "What a pre-trained model knows of captions that it has not seen, as `measure_model` asks; leaves result.json."
-    model = build_model(run)
+    "What a pre-trained model knows of captions that it has not seen, as `measure_model` asks (where it was trained with tokens, pairs of a token and a region); leaves result.json."
+    model = build_model(run).to(device)
     settings, level = model.config, 'phrase' if model.grounding is None else model.config.grounding
     data = CaptionData(Store(regions), held_out_captions(world), load_tokenizer(settings.tokenizer), words=settings.words, regions=settings.regions, level=level)
     save_json(measure_model(model, data), Path(out)/'result.json')
@@ -163,15 +165,16 @@ def study_runs(
         data, name = data_runs(scale, labels), f'teacher-{value}'.replace(' ', '-')
         options = dict(labels=f'{{out}}/{labels}', gold='{out}/W/gold/captions.jsonl', regions='{out}/regions', out=f'{{out}}/runs/{name}')
         return Run(name, 'vlground.variations:measure_teacher', options, (data['labels'], data['regions']), 'measuring', scale.world['pairs'])
-    def curve(row, seed):
-        name = f'curve-{row.name(seed)}'
-        return Run(name, 'vlground.variations:measure_curve', dict(run=f'{{out}}/runs/{row.name(seed)}', out=f'{{out}}/runs/{name}'), (pretrain_run(row, seed, scale, sources),), 'measuring', 1)
-    def knows(row, seed):
-        name, trained = f'knows-{row.name(seed)}', pretrain_run(row, seed, scale, sources)
+    def curve(row, trained):
+        name = f'curve-{trained.name}'
+        return Run(name, 'vlground.variations:measure_curve', dict(run=f'{{out}}/runs/{trained.name}', out=f'{{out}}/runs/{name}'), (trained,), 'losses', 1)
+    def knows(row, trained):
+        name = f'knows-{trained.name}'
         options = dict(run=f'{{out}}/runs/{trained.name}', world='{out}/W', regions='{out}/regions', out=f'{{out}}/runs/{name}')
-        return Run(name, 'vlground.variations:measure_knowledge', options, (trained,), 'measuring', scale.world['val'])
+        return Run(name, 'vlground.variations:measure_knowledge', options, (trained,), f'asking {row.backbone}', scale.world['val'], dict(device=scale.device))
+    if study.knows and scale.world and scale.world['val'] < 2: raise ValueError(f'world.val must be 2 or more, got {scale.world["val"]}: the trained models are asked about these captions')
     wanted = [curve]*study.curves + [knows]*(study.knows and bool(scale.world))
-    runs = [ask(row, seed) for ask in wanted for seed in scale.seeds for row in study.rows.values()]
+    runs = [ask(row, pretrain_run(row, seed, scale, sources)) for ask in wanted for seed in scale.seeds for row in study.rows.values()]
     if study is STUDIES['teacher'] and scale.world: runs += [teacher(value, row.studied().get('labels', 'labels')) for value, row in study.rows.items() if row != _NONE]
     return runs
 
@@ -188,7 +191,7 @@ def read_measured(
     scale: Scale, # whose seeds
 ) -> dict[str, list[dict]]: # value of the study -> for each seed what `measure_curve` or `measure_knowledge` found
     "How the losses fell in each pre-training of a study, or what it led to."
-    return {value: [load_json(Path(out)/'runs'/f'{what}-{row.name(seed)}'/'result.json') for seed in scale.seeds] for value, row in study.rows.items()}
+    return {value: [load_json(Path(out)/'runs'/f'{what}-{pretrain_run(row, seed, scale).name}'/'result.json') for seed in scale.seeds] for value, row in study.rows.items()}
 
 # %% ../nbs/22_variations.ipynb #41612870
 SHOWN = {'refer': 'expressions, 1/8 of their data', 'answer': 'VCR Q→A'} # column -> title of its panel
