@@ -146,7 +146,10 @@ def test_figures_show_what_was_measured():
     claims = claims_of(some)
     shown = [claim for claim in claims if verdict(claim) != 'not measured']
     told = [text.get_text() for text in claims_figure(claims).axes[0].texts]
-    assert told == [text for claim in shown for text in (claim.text, verdict(claim), *claim.gains)]
+    def points(some):
+        found = interval(list(some.values()))
+        return '{:+.1f} [{:+.1f}, {:+.1f}]'.format(*(round(100*each, 1) + 0. for each in found[:1] + found[2:4])).replace('-', '−')
+    assert told == [text for claim in shown for text in (claim.text, verdict(claim), *(each for place, some in claim.gains.items() for each in (place, points(some))))]
     with pytest.raises(ValueError, match='no claim has been measured; make a table first'): claims_figure(claims_of([]))
 
 

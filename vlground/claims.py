@@ -242,7 +242,7 @@ def table_rows(
     "A table as text."
     columns = list(dict.fromkeys((cell.column, cell.part) for cell in cells))
     parts, rows = {part for _, part in columns}, {}
-    several = len(parts) > 1
+    several = len(parts) > 1 and len(columns) == len(parts)*len(COLUMNS) # else it would mix what should not be
     for cell in cells: rows.setdefault(cell.row, []).append(cell)
     head = ['captions', 'model', *(COLUMNS[column] if parts == {1.} else f'{COLUMNS[column]}, {_share(part)}' for column, part in columns)]
     found = [['', _BESIDE.get(name, name), _said(list(values.values()), PAPER_BESIDE.get(name)), *['–']*(len(columns) - 1 + several)] for name, values in others.items()]
@@ -368,25 +368,26 @@ def efficiency_figure(
 def claims_figure(
     claims: Sequence[Claim], # with what was measured
 ) -> Figure:
-    "Claims in one picture: a point with its 95% interval for each place, green or orange if it lies on one side as a whole; and the verdict."
+    "Claims in one picture: a point with its 95% interval for each place, green or orange if it lies on one side as a whole; and numbers and the verdict."
     shown = [claim for claim in claims if verdict(claim) != 'not measured']
     if not shown: raise ValueError('no claim has been measured; make a table first')
     height = sum(len(claim.gains) + 1.3 for claim in shown)
     figure = Drawing(figsize=(8.4, .23*height + .8))
-    ax, y = figure.subplots(gridspec_kw=dict(left=.6, right=.88, top=.98, bottom=.6/(.23*height + .8))), 0.
+    ax, y = figure.subplots(gridspec_kw=dict(left=.55, right=.8, top=.98, bottom=.6/(.23*height + .8))), 0.
     looks, colours = {1: (GREEN, 'o'), -1: (ORANGE, 'X'), 0: (GREY, 's')}, dict(holds=GREEN, fails=ORANGE, undecided=GREY)
     def beside(x, text, **how): ax.annotate(text, (x, y), xycoords=('axes fraction', 'data'), va='center', fontsize=9, **how)
     for claim in shown:
         if claim.margin: ax.plot([-100*claim.margin]*2, [y + .5, y + len(claim.gains) + .5], ':', color='black')
-        beside(-2.1, claim.text)
+        beside(-2.16, claim.text)
         beside(1.02, verdict(claim), color=colours[verdict(claim)])
         for place, some in claim.gains.items():
             y += 1
             each, (colour, marker) = interval(list(some.values())), looks[_side(list(some.values()), -claim.margin)]
-            beside(-2., place, color=GREY)
+            beside(-2.08, place, color=GREY)
+            beside(1.02, _gained(list(some.values())), color=colour)
             ax.errorbar(100*each.mean, y, xerr=100*(each.high - each.mean), fmt=marker, color=colour, capsize=3)
         y += 1.3
         ax.axhline(y - .65, color=GREY, lw=.5, alpha=.5)
     ax.axvline(0, color='black', lw=.8)
-    ax.set(xlabel='points (95% interval); claimed: above 0', yticks=[], ylim=(y - .65, -.65))
+    ax.set(xlabel='points; claimed: above 0' + ', or the dotted line'*any(claim.margin for claim in shown), yticks=[], ylim=(y - .65, -.65))
     return figure
