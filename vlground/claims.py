@@ -242,7 +242,7 @@ def table_rows(
     "A table as text."
     columns = list(dict.fromkeys((cell.column, cell.part) for cell in cells))
     parts, rows = {part for _, part in columns}, {}
-    several = len(parts) > 1 and len(columns) == len(parts)*len(COLUMNS) # else it would mix what should not be
+    several = len(parts) > 1
     for cell in cells: rows.setdefault(cell.row, []).append(cell)
     head = ['captions', 'model', *(COLUMNS[column] if parts == {1.} else f'{COLUMNS[column]}, {_share(part)}' for column, part in columns)]
     found = [['', _BESIDE.get(name, name), _said(list(values.values()), PAPER_BESIDE.get(name)), *['–']*(len(columns) - 1 + several)] for name, values in others.items()]
