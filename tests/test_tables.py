@@ -95,14 +95,14 @@ def test_settings_behind_a_name_count(monkeypatch):
 def test_a_longer_finetuning_starts_from_the_same_training():
     from vlground.variations import STUDIES, study_table
     by_steps = dict(course='linear')
-    scales = {'steps': SCALES['laptop'], 'epochs': SCALES['real'], 'steps ': changed_scale(SCALES['real'], dict(finetuning=dict(refer=by_steps, vcr=by_steps))),
-              'steps  ': changed_scale(SCALES['laptop'], dict(finetuning=dict(refer=dict(steps=0), vcr=dict(epochs=0.))))}
-    for length, scale in scales.items():
+    scales = [('steps', SCALES['laptop']), ('epochs', SCALES['real']), ('steps', changed_scale(SCALES['real'], dict(finetuning=dict(refer=by_steps, vcr=by_steps)))),
+              ('steps', changed_scale(SCALES['laptop'], dict(finetuning=dict(refer=dict(steps=0), vcr=dict(epochs=0.)))))]
+    for length, scale in scales:
         for column in study_table(STUDIES['finetuning']).columns:
             for arm in ('baseline', 'ours'):
                 short, long = (finetune_run(STUDIES['finetuning'].rows[f'{arm} {times}'], column, 0, scale) for times in (1, 4))
-                usual = short.options.get(length.strip()) or (PUBLISHED_COURSE['epochs'] if short.options.get('course') == 'vilbert' else FinetuneConfig().steps)
-                assert long.options == short.options | {length.strip(): 4*usual, 'out': long.options['out']} and type(long.options[length.strip()]) is type(usual)
+                usual = short.options.get(length) or (PUBLISHED_COURSE['epochs'] if short.options.get('course') == 'vilbert' else FinetuneConfig().steps)
+                assert long.options == short.options | {length: 4*usual, 'out': long.options['out']} and type(long.options[length]) is type(usual)
                 assert [need.digest for need in long.needs] == [need.digest for need in short.needs] and long.name != short.name
                 long.check()
     assert finetune_run(STUDIES['finetuning'].rows['ours 4'], Column('vcr', 1.), 0, SCALES['laptop']).work == 4*SCALES['laptop'].steps['vcr'][0]
